@@ -1,0 +1,151 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// BucketName is the name of an S3 bucket.
+type BucketName string
+
+var bucketPattern = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$`)
+
+// Check says whether b can be a bucket: 3 to 63 lower-case letters, digits, dots
+// and hyphens, a letter or a digit at both ends, no two dots in a row.
+func (b BucketName) Check() error {
+	if !bucketPattern.MatchString(string(b)) || strings.Contains(string(b), "..") {
+		return Errorf(Invalid, "bucket name %q: 3 to 63 lower-case letters, digits, dots and hyphens are allowed, with a letter or a digit at both ends", string(b))
+	}
+	return nil
+}
+
+// VolumeID is the handle of a volume, as the CSI calls carry it. It is the name
+// of the volume's record.
+type VolumeID string
+
+// Keys are what an S3 client signs with. Secret never stands in a log: String
+// and the like leave it out.
+type Keys struct {
+	Access string `json:"access"`
+	Secret string `json:"secret"`
+}
+
+// String hides the secret.
+func (k Keys) String() string { return fmt.Sprintf("{access %s}", k.Access) }
+
+// GoString hides the secret.
+func (k Keys) GoString() string { return k.String() }
+
+// Buckets makes and removes S3 buckets.
+type Buckets interface {
+	// CreateBucket makes an empty bucket. Exists when it is there already,
+	// whoever made it.
+	CreateBucket(ctx context.Context, b BucketName) error
+	// BucketExists reports whether there is such a bucket.
+	BucketExists(ctx context.Context, b BucketName) (bool, error)
+	// DeleteBucket removes the bucket with everything in it. A missing one is
+	// fine.
+	DeleteBucket(ctx context.Context, b BucketName) error
+}
+
+// Access makes and revokes the right to use one bucket.
+type Access interface {
+	// Grant makes a user that may read, write, list and delete the objects of b
+	// and nothing else, and returns a new key pair for it. Called again for the
+	// same user it replaces the keys.
+	Grant(ctx context.Context, user string, b BucketName) (Keys, error)
+	// Revoke removes the user and every key that it has. A missing one is fine.
+	Revoke(ctx context.Context, user string) error
+}
+
+// Record is what is known of a volume: the truth that outlives every process.
+type Record struct {
+	// ID and Name: Name is the CSI name that the volume was asked for by.
+	ID   VolumeID `json:"id"`
+	Name string   `json:"name"`
+	// Bucket that holds the volume.
+	Bucket BucketName `json:"bucket"`
+	// Capacity in bytes.
+	Capacity int64 `json:"capacity"`
+	// Access is the mode asked for: "shared", "single" or "read-only".
+	Access AccessMode `json:"access"`
+	// Parameters of the StorageClass, as given.
+	Parameters map[string]string `json:"parameters,omitempty"`
+	// User and Keys for S3.
+	User string `json:"user"`
+	Keys Keys   `json:"keys"`
+	// Phase: a volume that is not Ready is half-made or half-deleted; repeating
+	// the operation finishes it.
+	Phase Phase `json:"phase"`
+	// Created is when the record was written first.
+	Created time.Time `json:"created"`
+	// Leases by node: a volume with a live one is in use.
+	Leases map[string]Lease `json:"leases,omitempty"`
+
+	// Origin is the adapter's own form, as in Entry.
+	Origin any `json:"-"`
+}
+
+// AccessMode is who may use a volume at a time.
+type AccessMode string
+
+// The access modes, by the words of the command line.
+const (
+	Shared       AccessMode = "shared"
+	Single       AccessMode = "single"
+	ReadOnlyMode AccessMode = "read-only"
+)
+
+// Phase is how far a volume's life has come.
+type Phase string
+
+// The phases.
+const (
+	Creating Phase = "creating"
+	Ready    Phase = "ready"
+	Deleting Phase = "deleting"
+)
+
+// Lease is a node's word that it uses a volume. It ends by itself when the node
+// stops renewing it.
+type Lease struct {
+	Until time.Time `json:"until"`
+	// Path is where the volume is staged on that node.
+	Path string `json:"path,omitempty"`
+}
+
+// Holder returns a node with a lease that lives at now, or "".
+func (r *Record) Holder(now time.Time) string {
+	holder := ""
+	for node, l := range r.Leases {
+		if now.Before(l.Until) && (holder == "" || node < holder) {
+			holder = node
+		}
+	}
+	return holder
+}
+
+// Records keeps the volumes' records.
+type Records interface {
+	// GetRecord returns the record of a volume, NotFound when there is none.
+	GetRecord(ctx context.Context, id VolumeID) (Record, error)
+	// ListRecords returns up to limit records with ids greater than after, in
+	// ascending order.
+	ListRecords(ctx context.Context, after VolumeID, limit int) ([]Record, error)
+	// CreateRecord writes a new one: Exists when the id is taken.
+	CreateRecord(ctx context.Context, r Record) (Record, error)
+	// UpdateRecord replaces it, provided that it is as r.Origin remembers it:
+	// Changed when it is not.
+	UpdateRecord(ctx context.Context, r Record) (Record, error)
+	// DeleteRecord removes it. A missing one is fine.
+	DeleteRecord(ctx context.Context, id VolumeID) error
+}
+
+// Capacity measures the store.
+type Capacity interface {
+	// Space returns what the whole store can take and what is left.
+	Space(ctx context.Context) (Space, error)
+}
