@@ -1,0 +1,62 @@
+package state
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Config is what was chosen once and holds from then on.
+type Config struct {
+	// PortBase is the first of the ports: see package cluster for the others.
+	PortBase int `json:"port_base"`
+}
+
+// Config reads config.json; a missing one gives the zero Config.
+func (d Dir) Config() (Config, error) {
+	var c Config
+	err := readJSON(d.ConfigFile(), &c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, nil
+	}
+	return c, err
+}
+
+// SaveConfig replaces config.json.
+func (d Dir) SaveConfig(c Config) error { return writeJSON(d.ConfigFile(), c, 0o644) }
+
+func readJSON(path string, v any) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// writeJSON replaces a file as a whole: readers see the old one or the new one,
+// after a power cut too.
+func writeJSON(path string, v any, mode fs.FileMode) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
