@@ -46,6 +46,10 @@ type Buckets interface {
 	CreateBucket(ctx context.Context, b BucketName) error
 	// BucketExists reports whether there is such a bucket.
 	BucketExists(ctx context.Context, b BucketName) (bool, error)
+	// BucketEmpty reports whether the bucket holds no object, no old version and
+	// no unfinished upload. NotFound when it is missing. With it a repeated
+	// creation tells the bucket that it made before a crash from another's data.
+	BucketEmpty(ctx context.Context, b BucketName) (bool, error)
 	// DeleteBucket removes the bucket with everything in it. A missing one is
 	// fine.
 	DeleteBucket(ctx context.Context, b BucketName) error
