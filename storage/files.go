@@ -51,13 +51,12 @@ type Chunks interface {
 	Delete(ctx context.Context, ids []ChunkID) error
 }
 
-// Event is one change of a name, by whomever.
+// Event is one change of a name by somebody else: what is done through the same
+// Volume is not told.
 type Event struct {
 	// Old is where an entry was, New where it is: a creation has no Old, a
 	// removal no New, a change of attributes or content has both the same.
 	Old, New *Place
-	// Own is set for changes made through the same connection.
-	Own bool
 }
 
 // Place is a path and the inode number found there.
@@ -75,13 +74,6 @@ type Watcher interface {
 	Watch(ctx context.Context, ready func(), each func(Event)) error
 }
 
-// Usage of a bucket or of the whole store, in bytes.
-type Usage struct {
-	// Used counts live content; Files counts the entries that are not
-	// directories.
-	Used, Files int64
-}
-
 // Space is what the store as a whole can take, in bytes, one copy of the data.
 type Space struct {
 	Total, Free int64
@@ -95,9 +87,17 @@ type Volume struct {
 	Meter   Meter
 }
 
-// Meter measures one bucket.
+// Usage of one volume, in bytes.
+type Usage struct {
+	// Used is what the content takes, at most some seconds old.
+	Used int64
+	// Capacity is the size of the volume.
+	Capacity int64
+}
+
+// Meter measures one volume.
 type Meter interface {
-	// Usage of the bucket, at most some seconds old. Never zero because a
-	// measurement failed: it returns an error then.
+	// Usage of the volume. Never zero because a measurement failed: it returns an
+	// error then.
 	Usage(ctx context.Context) (Usage, error)
 }

@@ -1,0 +1,127 @@
+package seaweed
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
+)
+
+const (
+	// callTimeout bounds one call when the caller sets no shorter deadline. A
+	// master that is away for 8 s delays an assignment by 10 s.
+	callTimeout = 30 * time.Second
+	// maxBackoff caps gRPC's waits between connection attempts: a filer is back
+	// within half a second, and its default would let us wait two minutes.
+	maxBackoff = time.Second
+	// maxMessage lets an entry with very many chunks pass.
+	maxMessage = 64 << 20
+)
+
+// Options of a client. Filer is required.
+type Options struct {
+	// Filer is the address of the filer's gRPC port, host:port.
+	Filer string
+	// CallTimeout bounds each call, 30 s when zero.
+	CallTimeout time.Duration
+	// Logger takes what degrades; nothing when nil.
+	Logger *slog.Logger
+}
+
+// Validate says what is wrong with o.
+func (o Options) Validate() error {
+	if _, _, err := net.SplitHostPort(o.Filer); err != nil {
+		return storage.Errorf(storage.Invalid, "filer address %q: must be host:port of the filer's gRPC port", o.Filer)
+	}
+	if o.CallTimeout < 0 {
+		return storage.Errorf(storage.Invalid, "call timeout %v: must not be negative", o.CallTimeout)
+	}
+	return nil
+}
+
+// Client is a connection to one cluster. It is safe for concurrent use.
+type Client struct {
+	conn  *grpc.ClientConn
+	filer filerpb.SeaweedFilerClient
+	http  *http.Client
+	log   *slog.Logger
+
+	timeout time.Duration
+	// signature marks our own changes, so that the stream of changes leaves them
+	// out.
+	signature int32
+	locations *locations
+}
+
+// Open prepares a client. It connects when the first call is made, so it does
+// not fail when the cluster is away.
+func Open(_ context.Context, o Options) (*Client, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.CallTimeout == 0 {
+		o.CallTimeout = callTimeout
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	back := backoff.DefaultConfig
+	back.BaseDelay, back.MaxDelay = 50*time.Millisecond, maxBackoff
+	conn, err := grpc.NewClient(o.Filer,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: back, MinConnectTimeout: maxBackoff}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.WithDefaultCallOptions(grpc.WaitForReady(true),
+			grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the filer at %s: %w", o.Filer, err)
+	}
+	transport := &http.Transport{
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     time.Minute,
+		// Volume servers gzip what compresses; a Range of a compressed answer
+		// would be a range of the compressed bytes.
+		DisableCompression: true,
+		WriteBufferSize:    64 << 10,
+		ReadBufferSize:     64 << 10,
+	}
+	c := &Client{
+		conn: conn, filer: filerpb.NewSeaweedFilerClient(conn),
+		http: &http.Client{Transport: transport}, log: o.Logger,
+		timeout: o.CallTimeout, signature: rand.Int32N(1<<31-2) + 1,
+	}
+	c.locations = newLocations(c.lookupVolumes)
+	return c, nil
+}
+
+// Close ends the connections. Calls under way fail.
+func (c *Client) Close() error {
+	c.http.CloseIdleConnections()
+	return c.conn.Close()
+}
+
+// signatures marks a change as ours.
+func (c *Client) signatures() []int32 { return []int32{c.signature} }
+
+// Volume gives the contracts for one bucket. id names the record that holds its
+// capacity.
+func (c *Client) Volume(b storage.BucketName, id storage.VolumeID) storage.Volume {
+	return storage.Volume{
+		Files:   &bucket{Client: c, name: b},
+		Chunks:  &chunks{Client: c, bucket: b},
+		Watcher: &watcher{Client: c, bucket: b},
+		Meter:   &meter{Client: c, bucket: b, id: id},
+	}
+}

@@ -1,0 +1,14 @@
+// Package seaweed speaks to a SeaweedFS cluster in its own protocol: names
+// through the filer's gRPC, content straight to and from the volume servers.
+//
+// Owns: the wire (filerpb holds the messages that we use), the turning of its
+// errors into storage.Kind, the location of volumes, the layout of an entry.
+//
+// Never: S3 (that is s3client), the local disk, the kernel.
+//
+// Flow: Open gives a Client for the whole cluster. Client.Volume gives the
+// contracts for one bucket. The client is also the keeper of the volumes'
+// records, which are entries in the filer.
+//
+// Locks: locations.mu only, held over no call.
+package seaweed

@@ -1,0 +1,91 @@
+package seaweed
+
+import (
+	"context"
+	"maps"
+	"strings"
+	"sync"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
+)
+
+// locations remembers which servers hold a volume. An entry lives until a read
+// from it fails: volumes move seldom, and a read from the wrong server fails.
+type locations struct {
+	lookup func(ctx context.Context, volumes []string) (map[string][]string, error)
+
+	mu struct {
+		sync.Mutex
+		urls map[string][]string
+	}
+}
+
+func newLocations(lookup func(context.Context, []string) (map[string][]string, error)) *locations {
+	l := &locations{lookup: lookup}
+	l.mu.urls = map[string][]string{}
+	return l
+}
+
+// volumeOf cuts "3,01637037d6" to "3".
+func volumeOf(id storage.ChunkID) (string, error) {
+	v, _, ok := strings.Cut(string(id), ",")
+	if !ok || v == "" {
+		return "", storage.Errorf(storage.Corrupt, "chunk id %q: must be VOLUME,KEYCOOKIE", id)
+	}
+	return v, nil
+}
+
+// get returns the host:port of the servers that hold the volume.
+func (l *locations) get(ctx context.Context, volume string) ([]string, error) {
+	l.mu.Lock()
+	urls := l.mu.urls[volume]
+	l.mu.Unlock()
+	if len(urls) > 0 {
+		return urls, nil
+	}
+	found, err := l.lookup(ctx, []string{volume})
+	if err != nil {
+		return nil, err
+	}
+	if len(found[volume]) == 0 {
+		return nil, storage.Errorf(storage.Unavailable, "volume %s has no server now", volume)
+	}
+	l.mu.Lock()
+	maps.Copy(l.mu.urls, found)
+	l.mu.Unlock()
+	return found[volume], nil
+}
+
+// learn keeps what an assignment told.
+func (l *locations) learn(volume, url string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.mu.urls[volume]) == 0 {
+		l.mu.urls[volume] = []string{url}
+	}
+}
+
+// forget drops a volume whose server failed.
+func (l *locations) forget(volume string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.mu.urls, volume)
+}
+
+func (c *Client) lookupVolumes(ctx context.Context, volumes []string) (map[string][]string, error) {
+	found := map[string][]string{}
+	err := c.call(ctx, func(ctx context.Context, _ int) error {
+		r, err := c.filer.LookupVolume(ctx, &filerpb.LookupVolumeRequest{VolumeIds: volumes})
+		if err != nil {
+			return classify(ctx, err)
+		}
+		for v, l := range r.GetLocationsMap() {
+			for _, at := range l.GetLocations() {
+				found[v] = append(found[v], at.GetUrl())
+			}
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,113 @@
+package seaweed
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
+)
+
+// recordsDir holds one entry per volume, its record as JSON in the entry's own
+// content. Whoever can read it can read the volume's keys: the filer's gRPC is
+// for trusted processes alone.
+const recordsDir = "/etc/holdfast/volumes"
+
+var (
+	_ storage.Records  = (*Client)(nil)
+	_ storage.Capacity = (*Client)(nil)
+)
+
+// GetRecord implements storage.Records.
+func (c *Client) GetRecord(ctx context.Context, id storage.VolumeID) (storage.Record, error) {
+	e, err := c.entry(ctx, recordsDir, string(id))
+	if err != nil {
+		return storage.Record{}, fmt.Errorf("record of volume %q: %w", id, err)
+	}
+	return parseRecord(e)
+}
+
+func parseRecord(e storage.Entry) (storage.Record, error) {
+	var r storage.Record
+	if err := json.Unmarshal(e.Inline, &r); err != nil {
+		return r, storage.Errorf(storage.Corrupt, "record of volume %q: %w", e.Name, err)
+	}
+	r.Origin = e
+	return r, nil
+}
+
+// ListRecords implements storage.Records.
+func (c *Client) ListRecords(ctx context.Context, after storage.VolumeID, limit int) ([]storage.Record, error) {
+	entries, err := c.list(ctx, recordsDir, string(after), limit)
+	if err != nil {
+		return nil, fmt.Errorf("list records: %w", err)
+	}
+	records := make([]storage.Record, 0, len(entries))
+	for _, e := range entries {
+		r, err := parseRecord(e)
+		if err != nil {
+			return nil, err
+		}
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+// CreateRecord implements storage.Records.
+func (c *Client) CreateRecord(ctx context.Context, r storage.Record) (storage.Record, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return r, err
+	}
+	now := time.Now()
+	e, err := c.create(ctx, recordsDir, toWire(storage.Entry{
+		Name: string(r.ID), Mode: 0o600, Size: int64(len(body)), Inline: body,
+		Mtime: now, Btime: now, MIME: "application/json", Native: true,
+	}))
+	if err != nil {
+		return r, fmt.Errorf("record of volume %q: %w", r.ID, err)
+	}
+	r.Origin = e
+	return r, nil
+}
+
+// UpdateRecord implements storage.Records.
+func (c *Client) UpdateRecord(ctx context.Context, r storage.Record) (storage.Record, error) {
+	e, ok := r.Origin.(storage.Entry)
+	if !ok {
+		return r, storage.Errorf(storage.Invalid, "record of volume %q: update without having read it", r.ID)
+	}
+	body, err := json.Marshal(r)
+	if err != nil {
+		return r, err
+	}
+	e.Inline, e.Size, e.Mtime = body, int64(len(body)), time.Now()
+	done, err := c.update(ctx, recordsDir, e)
+	if err != nil {
+		return r, fmt.Errorf("record of volume %q: %w", r.ID, err)
+	}
+	r.Origin = done
+	return r, nil
+}
+
+// DeleteRecord implements storage.Records.
+func (c *Client) DeleteRecord(ctx context.Context, id storage.VolumeID) error {
+	if err := c.remove(ctx, recordsDir, string(id), true); err != nil {
+		return fmt.Errorf("record of volume %q: %w", id, err)
+	}
+	return nil
+}
+
+// DropCollection frees the volumes of a bucket that is gone.
+func (c *Client) DropCollection(ctx context.Context, b storage.BucketName) error {
+	err := c.call(ctx, func(ctx context.Context, _ int) error {
+		_, err := c.filer.DeleteCollection(ctx, &filerpb.DeleteCollectionRequest{Collection: string(b)})
+		return classify(ctx, err)
+	})
+	if err != nil && !storage.Is(err, storage.NotFound) {
+		return fmt.Errorf("drop the volumes of bucket %s: %w", b, err)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package seaweed
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
+)
+
+// watcher implements storage.Watcher by the filer's stream of changes.
+type watcher struct {
+	*Client
+	bucket storage.BucketName
+}
+
+var _ storage.Watcher = (*watcher)(nil)
+
+// lookback is how far before now a subscription begins, so that nothing is
+// missed when the filer's clock is behind ours. Events seen twice do no harm.
+const lookback = 5 * time.Second
+
+// Watch implements storage.Watcher. The filer leaves out what carries our own
+// signature.
+func (w *watcher) Watch(ctx context.Context, ready func(), each func(storage.Event)) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	root := path.Join(bucketsDir, string(w.bucket))
+	stream, err := w.filer.SubscribeMetadata(ctx, &filerpb.SubscribeMetadataRequest{
+		ClientName: "holdfast", ClientId: rand.Int32(), ClientEpoch: 1, //nolint:gosec // an id, not a secret
+		PathPrefix: root + "/", SinceNs: time.Now().Add(-lookback).UnixNano(),
+		Signature: w.signature, ClientSupportsIdleHeartbeat: true,
+	})
+	if err != nil {
+		return fmt.Errorf("watch bucket %s: %w", w.bucket, classify(ctx, err))
+	}
+	// The stream is open when the filer has sent its headers or a first answer;
+	// with nothing to tell that is a heartbeat.
+	first := true
+	for {
+		r, err := stream.Recv()
+		if err != nil {
+			return fmt.Errorf("watch bucket %s: %w", w.bucket, classify(ctx, err))
+		}
+		if first {
+			first = false
+			ready()
+		}
+		w.tell(root, r, each)
+		for _, more := range r.GetEvents() {
+			w.tell(root, more, each)
+		}
+	}
+}
+
+func (w *watcher) tell(root string, r *filerpb.SubscribeMetadataResponse, each func(storage.Event)) {
+	n := r.GetEventNotification()
+	if n == nil {
+		return
+	}
+	var ev storage.Event
+	if o := n.GetOldEntry(); o != nil {
+		ev.Old = place(root, r.GetDirectory(), o)
+	}
+	if e := n.GetNewEntry(); e != nil {
+		dir := n.GetNewParentPath()
+		if dir == "" {
+			dir = r.GetDirectory()
+		}
+		ev.New = place(root, dir, e)
+	}
+	if ev.Old != nil || ev.New != nil {
+		each(ev)
+	}
+}
+
+// place is nil for what lies outside the bucket.
+func place(root, dir string, e *filerpb.Entry) *storage.Place {
+	p, ok := strings.CutPrefix(path.Join(dir, e.GetName()), root+"/")
+	if !ok {
+		return nil
+	}
+	return &storage.Place{Path: storage.Path(p), Inode: e.GetAttributes().GetInode()}
+}

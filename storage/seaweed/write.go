@@ -1,0 +1,121 @@
+package seaweed
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
+)
+
+// Create implements storage.Files. The filer would make missing parents, and
+// turn a file that is named as one into a folder: so the parent is looked at
+// first. A parent that goes between the two is made again by the filer.
+func (b *bucket) Create(ctx context.Context, p storage.Path, e storage.Entry) (storage.Entry, error) {
+	dir, name := b.locate(p)
+	parent, _ := p.Split()
+	up, err := b.Lookup(ctx, parent)
+	if err != nil {
+		return storage.Entry{}, fmt.Errorf("create %q: %w", p, err)
+	}
+	if !up.IsDir() {
+		return storage.Entry{}, storage.Errorf(storage.NotDirectory, "create %q: the parent is not a directory", p)
+	}
+	e.Name, e.Origin = name, nil
+	w := toWire(e)
+	made, err := b.create(ctx, dir, w)
+	if err != nil {
+		return storage.Entry{}, fmt.Errorf("create %q: %w", p, err)
+	}
+	return made, nil
+}
+
+// create sends a new entry. An attempt that got no answer may have been carried
+// out: the entry is then there with our inode number, which nobody else gives.
+func (c *Client) create(ctx context.Context, dir string, w *filerpb.Entry) (storage.Entry, error) {
+	err := c.call(ctx, func(ctx context.Context, attempt int) error {
+		r, err := c.filer.CreateEntry(ctx, &filerpb.CreateEntryRequest{
+			Directory: dir, Entry: w, OExcl: true, Signatures: c.signatures(),
+		})
+		if err != nil {
+			return classify(ctx, err)
+		}
+		err = refused(r.GetErrorCode(), r.GetError())
+		if attempt > 0 && storage.Is(err, storage.Exists) && w.GetAttributes().GetInode() != 0 {
+			if found, lookErr := c.entry(ctx, dir, w.GetName()); lookErr == nil && found.Inode == w.GetAttributes().GetInode() {
+				return nil
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return storage.Entry{}, err
+	}
+	return fromWire(w), nil
+}
+
+// Update implements storage.Files.
+func (b *bucket) Update(ctx context.Context, p storage.Path, e storage.Entry) (storage.Entry, error) {
+	dir, name := b.locate(p)
+	e.Name = name
+	done, err := b.update(ctx, dir, e)
+	if err != nil {
+		return storage.Entry{}, fmt.Errorf("update %q: %w", p, err)
+	}
+	if p == "" {
+		done.Name = ""
+	}
+	return done, nil
+}
+
+// update replaces an entry that is still as it was read. A hard link's entry is
+// compared as any of its names shows it.
+func (c *Client) update(ctx context.Context, dir string, e storage.Entry) (storage.Entry, error) {
+	o, ok := e.Origin.(origin)
+	if !ok {
+		return storage.Entry{}, storage.Errorf(storage.Invalid, "update of %s/%s without having read it", dir, e.Name)
+	}
+	w, err := c.send(ctx, dir, o.entry, toWire(e))
+	if err != nil {
+		return storage.Entry{}, err
+	}
+	done := fromWire(w)
+	if len(o.chunks) != len(o.entry.GetChunks()) && sameContent(o, e) { // manifests stay folded on the wire
+		done.Chunks = o.chunks
+		done.Origin = origin{w, o.chunks, done.Size}
+	}
+	return done, nil
+}
+
+// send replaces an entry by w, provided that the filer still holds was.
+func (c *Client) send(ctx context.Context, dir string, was, w *filerpb.Entry) (*filerpb.Entry, error) {
+	expected := proto.CloneOf(was)
+	expected.Name = w.GetName()
+	err := c.call(ctx, func(ctx context.Context, attempt int) error {
+		_, err := c.filer.UpdateEntry(ctx, &filerpb.UpdateEntryRequest{
+			Directory: dir, Entry: w, Signatures: c.signatures(),
+			Condition: &filerpb.WriteCondition{Clauses: []*filerpb.WriteCondition_Clause{{
+				Kind: filerpb.WriteCondition_IF_ENTRY_EQUAL, ExpectedEntry: expected,
+			}}},
+		})
+		err = classify(ctx, err)
+		if attempt > 0 && storage.Is(err, storage.Changed) { // by our own unanswered attempt?
+			if r, lookErr := c.filer.LookupDirectoryEntry(ctx, &filerpb.LookupDirectoryEntryRequest{Directory: dir, Name: w.GetName()}); lookErr == nil && sameEntry(r.GetEntry(), w) {
+				return nil
+			}
+		}
+		return err
+	})
+	return w, err
+}
+
+// sameEntry compares two entries as the filer stores them.
+func sameEntry(a, b *filerpb.Entry) bool {
+	m := proto.MarshalOptions{Deterministic: true}
+	x, errX := m.Marshal(a)
+	y, errY := m.Marshal(b)
+	return errX == nil && errY == nil && bytes.Equal(x, y)
+}
