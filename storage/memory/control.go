@@ -1,0 +1,29 @@
+package memory
+
+import (
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// control is the state of the control path.
+type control struct {
+	buckets map[storage.BucketName]*bucket
+	users   map[string]*user
+	records map[storage.VolumeID]record
+	// revision counts the writes of records: the condition of an update.
+	revision uint64
+	// keys counts the key pairs made, so that none is made twice.
+	keys  uint64
+	space storage.Space
+}
+
+// defaultSpace is what a new store says of itself: enough for any test.
+var defaultSpace = storage.Space{Total: 1 << 40, Free: 1 << 40}
+
+func newControl() control {
+	return control{
+		buckets: map[storage.BucketName]*bucket{},
+		users:   map[string]*user{},
+		records: map[storage.VolumeID]record{},
+		space:   defaultSpace,
+	}
+}

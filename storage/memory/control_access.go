@@ -1,0 +1,66 @@
+package memory
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// user may use one bucket by any of its keys.
+type user struct {
+	bucket storage.BucketName
+	// secrets by access key.
+	secrets map[string]string
+}
+
+var _ storage.Access = (*Store)(nil)
+
+// Grant implements storage.Access.
+func (s *Store) Grant(ctx context.Context, name string, b storage.BucketName) (storage.Keys, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.Keys{}, err
+	}
+	if name == "" {
+		return storage.Keys{}, storage.Errorf(storage.Invalid, "user name is empty")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.control.users[name] = &user{bucket: b, secrets: map[string]string{}}
+	return s.control.newKeys(name), nil
+}
+
+// Revoke implements storage.Access.
+func (s *Store) Revoke(ctx context.Context, name string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.control.users, name)
+	return nil
+}
+
+// Allowed reports whether the keys may read and write the bucket now.
+func (s *Store) Allowed(k storage.Keys, b storage.BucketName) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, u := s.control.owner(k)
+	return u != nil && u.bucket == b
+}
+
+func (c *control) newKeys(name string) storage.Keys {
+	c.keys++
+	k := storage.Keys{Access: fmt.Sprintf("ACCESS%d", c.keys), Secret: fmt.Sprintf("secret-%d", c.keys)}
+	c.users[name].secrets[k.Access] = k.Secret
+	return k
+}
+
+func (c *control) owner(k storage.Keys) (string, *user) {
+	for name, u := range c.users {
+		if secret, ok := u.secrets[k.Access]; ok && secret == k.Secret {
+			return name, u
+		}
+	}
+	return "", nil
+}

@@ -1,0 +1,112 @@
+package memory
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// record is a stored record and the write that it is from.
+type record struct {
+	value    storage.Record
+	revision uint64
+}
+
+var _ storage.Records = (*Store)(nil)
+
+// GetRecord implements storage.Records.
+func (s *Store) GetRecord(ctx context.Context, id storage.VolumeID) (storage.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have, ok := s.control.records[id]
+	if !ok {
+		return storage.Record{}, storage.Errorf(storage.NotFound, "record of volume %s: not found", id)
+	}
+	return have.read(), nil
+}
+
+// ListRecords implements storage.Records.
+func (s *Store) ListRecords(ctx context.Context, after storage.VolumeID, limit int) ([]storage.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []storage.Record
+	for _, id := range slices.Sorted(maps.Keys(s.control.records)) {
+		if len(list) >= limit {
+			break
+		}
+		if id > after {
+			list = append(list, s.control.records[id].read())
+		}
+	}
+	return list, nil
+}
+
+// CreateRecord implements storage.Records.
+func (s *Store) CreateRecord(ctx context.Context, r storage.Record) (storage.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.control.records[r.ID]; ok {
+		return storage.Record{}, storage.Errorf(storage.Exists, "record of volume %s: already exists", r.ID)
+	}
+	return s.control.write(r), nil
+}
+
+// UpdateRecord implements storage.Records.
+func (s *Store) UpdateRecord(ctx context.Context, r storage.Record) (storage.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.Record{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have, ok := s.control.records[r.ID]
+	if !ok {
+		return storage.Record{}, storage.Errorf(storage.NotFound, "record of volume %s: not found", r.ID)
+	}
+	if seen, ok := r.Origin.(uint64); !ok || seen != have.revision {
+		return storage.Record{}, storage.Errorf(storage.Changed, "record of volume %s: changed meanwhile", r.ID)
+	}
+	return s.control.write(r), nil
+}
+
+// DeleteRecord implements storage.Records.
+func (s *Store) DeleteRecord(ctx context.Context, id storage.VolumeID) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.control.records, id)
+	return nil
+}
+
+// write stores a copy of r, so that no map is shared with the caller.
+func (c *control) write(r storage.Record) storage.Record {
+	c.revision++
+	have := record{value: cloneRecord(r), revision: c.revision}
+	have.value.Origin = nil
+	c.records[r.ID] = have
+	return have.read()
+}
+
+func (r record) read() storage.Record {
+	v := cloneRecord(r.value)
+	v.Origin = r.revision
+	return v
+}
+
+func cloneRecord(r storage.Record) storage.Record {
+	r.Parameters = maps.Clone(r.Parameters)
+	r.Leases = maps.Clone(r.Leases)
+	return r
+}

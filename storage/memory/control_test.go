@@ -1,0 +1,58 @@
+package memory
+
+import (
+	"context"
+	"testing"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/storagetest"
+)
+
+func TestBuckets(t *testing.T)  { storagetest.Buckets(t, New()) }
+func TestRecords(t *testing.T)  { storagetest.Records(t, New()) }
+func TestCapacity(t *testing.T) { storagetest.Capacity(t, New()) }
+
+func TestAccess(t *testing.T) {
+	s := New()
+	storagetest.Access(t, s, s, s.use)
+}
+
+func TestBucketEmpty(t *testing.T) {
+	s := New()
+	if err := s.CreateBucket(t.Context(), "bucket"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutObject("bucket", "object"); err != nil {
+		t.Fatal(err)
+	}
+	if empty, err := s.BucketEmpty(t.Context(), "bucket"); err != nil || empty {
+		t.Errorf("empty = %v, %v", empty, err)
+	}
+}
+
+// use is what an S3 client could do with keys.
+func (s *Store) use(ctx context.Context, k storage.Keys, act storagetest.Act, b storage.BucketName) (storage.Keys, error) {
+	if err := ctx.Err(); err != nil {
+		return storage.Keys{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	name, u := s.control.owner(k)
+	if u == nil {
+		return storage.Keys{}, storage.Errorf(storage.Denied, "access key %q: not known", k.Access)
+	}
+	if act == storagetest.MakeKey {
+		return s.control.newKeys(name), nil
+	}
+	have, ok := s.control.buckets[b]
+	if u.bucket != b || !act.Allowed() || !ok {
+		return storage.Keys{}, storage.Errorf(storage.Denied, "%s on bucket %s: access denied", act, b)
+	}
+	if act == storagetest.Put {
+		have.objects[storagetest.ObjectKey] = struct{}{}
+	}
+	if act == storagetest.Delete {
+		delete(have.objects, storagetest.ObjectKey)
+	}
+	return storage.Keys{}, nil
+}

@@ -1,0 +1,184 @@
+package storagetest
+
+import (
+	"context"
+	"testing"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// Act is one thing that a holder of keys may try.
+type Act string
+
+// The acts. A tenant may do the first four to its own bucket, and to no other.
+const (
+	Put    Act = "put"
+	Get    Act = "get"
+	List   Act = "list"
+	Delete Act = "delete"
+
+	SetVersioning Act = "set versioning"
+	SetLifecycle  Act = "set lifecycle"
+	SetPolicy     Act = "set policy"
+	SetACL        Act = "set ACL"
+	RemoveBucket  Act = "remove bucket"
+
+	// MakeKey makes another key pair for the user itself. SeaweedFS allows it,
+	// so revocation has to find those keys too.
+	MakeKey Act = "make key"
+)
+
+var (
+	tenantActs = []Act{Put, Get, List, Delete}
+	ownerActs  = []Act{SetVersioning, SetLifecycle, SetPolicy, SetACL, RemoveBucket}
+)
+
+// ObjectKey is the object that Put, Get and Delete are about.
+const ObjectKey = "object"
+
+// Allowed reports whether a tenant may do that to its own bucket.
+func (a Act) Allowed() bool { return a == Put || a == Get || a == List || a == Delete }
+
+// Use tries an act on a bucket. Empty keys stand for an anonymous caller. Only
+// MakeKey returns keys.
+type Use func(ctx context.Context, k storage.Keys, act Act, b storage.BucketName) (storage.Keys, error)
+
+// Access is the suite of storage.Access.
+func Access(t *testing.T, access storage.Access, buckets storage.Buckets, use Use) {
+	s := accessSuite{access, buckets, use}
+	t.Run("OwnBucket", s.ownBucket)
+	t.Run("OtherBucket", s.otherBucket)
+	t.Run("Anonymous", s.anonymous)
+	t.Run("GrantAgainReplacesKeys", s.grantAgain)
+	t.Run("GrantMovesToAnotherBucket", s.grantMoves)
+	t.Run("RevokeEndsEveryKey", s.revoke)
+	t.Run("RevokeMissingIsFine", s.revokeMissing)
+	t.Run("ContextEnds", s.contextEnds)
+}
+
+type accessSuite struct {
+	access  storage.Access
+	buckets storage.Buckets
+	use     Use
+}
+
+func (s accessSuite) ownBucket(t *testing.T) {
+	b := makeBucket(t, s.buckets)
+	k := s.grant(t, userOf(b), b)
+	if k.Access == "" || k.Secret == "" {
+		t.Fatalf("keys %v are not complete", k)
+	}
+	s.mayUse(t, k, b)
+	for _, act := range ownerActs {
+		s.refused(t, k, act, b)
+	}
+	wantExists(t, s.buckets, b, true)
+}
+
+func (s accessSuite) otherBucket(t *testing.T) {
+	a, b := makeBucket(t, s.buckets), makeBucket(t, s.buckets)
+	k, other := s.grant(t, userOf(a), a), s.grant(t, userOf(b), b)
+	s.try(t, other, Put, b)
+	for _, act := range append(append([]Act{}, tenantActs...), ownerActs...) {
+		s.refused(t, k, act, b)
+	}
+	s.try(t, other, Get, b)
+}
+
+func (s accessSuite) anonymous(t *testing.T) {
+	b := makeBucket(t, s.buckets)
+	s.try(t, s.grant(t, userOf(b), b), Put, b)
+	for _, act := range append(append([]Act{}, tenantActs...), ownerActs...) {
+		s.refused(t, storage.Keys{}, act, b)
+	}
+}
+
+func (s accessSuite) grantAgain(t *testing.T) {
+	b := makeBucket(t, s.buckets)
+	old := s.grant(t, userOf(b), b)
+	own, err := s.use(t.Context(), old, MakeKey, b)
+	must(t, "make key", err)
+	k := s.grant(t, userOf(b), b)
+	if k.Access == old.Access {
+		t.Fatalf("second grant returned the old key %s", k.Access)
+	}
+	s.mayUse(t, k, b)
+	s.refused(t, old, List, b)
+	s.refused(t, own, List, b)
+}
+
+func (s accessSuite) grantMoves(t *testing.T) {
+	a, b := makeBucket(t, s.buckets), makeBucket(t, s.buckets)
+	s.grant(t, userOf(a), a)
+	k := s.grant(t, userOf(a), b)
+	s.mayUse(t, k, b)
+	s.refused(t, k, List, a)
+}
+
+func (s accessSuite) revoke(t *testing.T) {
+	b := makeBucket(t, s.buckets)
+	k := s.grant(t, userOf(b), b)
+	keys := []storage.Keys{k}
+	for range 2 {
+		own, err := s.use(t.Context(), k, MakeKey, b)
+		must(t, "make key", err)
+		s.try(t, own, Put, b)
+		keys = append(keys, own)
+	}
+	must(t, "revoke", s.access.Revoke(t.Context(), userOf(b)))
+	for _, k := range keys {
+		for _, act := range tenantActs {
+			s.refused(t, k, act, b)
+		}
+		s.refused(t, k, MakeKey, b)
+	}
+	must(t, "revoke again", s.access.Revoke(t.Context(), userOf(b)))
+	s.mayUse(t, s.grant(t, userOf(b), b), b)
+}
+
+func (s accessSuite) revokeMissing(t *testing.T) {
+	must(t, "revoke", s.access.Revoke(t.Context(), userOf(Unique("nobody"))))
+}
+
+func (s accessSuite) contextEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	b := Unique("suite")
+	_, err := s.access.Grant(ctx, userOf(b), b)
+	wantContext(t, "grant", err)
+	wantContext(t, "revoke", s.access.Revoke(ctx, userOf(b)))
+}
+
+func (s accessSuite) grant(t *testing.T, user string, b storage.BucketName) storage.Keys {
+	t.Helper()
+	k, err := s.access.Grant(t.Context(), user, b)
+	must(t, "grant", err)
+	t.Cleanup(func() {
+		if err := s.access.Revoke(context.WithoutCancel(t.Context()), user); err != nil {
+			t.Errorf("revoke %s: %v", user, err)
+		}
+	})
+	return k
+}
+
+func (s accessSuite) mayUse(t *testing.T, k storage.Keys, b storage.BucketName) {
+	t.Helper()
+	for _, act := range tenantActs {
+		s.try(t, k, act, b)
+	}
+}
+
+func (s accessSuite) try(t *testing.T, k storage.Keys, act Act, b storage.BucketName) {
+	t.Helper()
+	if _, err := s.use(t.Context(), k, act, b); err != nil {
+		t.Errorf("%s on %s with %v: %v", act, b, k, err)
+	}
+}
+
+func (s accessSuite) refused(t *testing.T, k storage.Keys, act Act, b storage.BucketName) {
+	t.Helper()
+	_, err := s.use(t.Context(), k, act, b)
+	wantKind(t, string(act)+" on "+string(b)+" with "+k.String(), err, storage.Denied)
+}
+
+func userOf(b storage.BucketName) string { return "holdfast-" + string(b) }
