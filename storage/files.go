@@ -89,7 +89,8 @@ type Volume struct {
 
 // Usage of one volume, in bytes.
 type Usage struct {
-	// Used is what the content takes, at most some seconds old.
+	// Used is what the content takes, as the store last counted it. SeaweedFS's
+	// master is told by its volume servers about once a minute.
 	Used int64
 	// Capacity is the size of the volume.
 	Capacity int64
