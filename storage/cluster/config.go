@@ -1,0 +1,148 @@
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
+)
+
+const (
+	// tempPrefix marks files being written.
+	tempPrefix = ".new-"
+	// kekBytes is the length of the key that wraps the keys of encrypted objects.
+	kekBytes = 32
+	// adminName is the S3 identity of AdminKeys.
+	adminName = "holdfast-admin"
+)
+
+// growth makes one volume at a time for each bucket: weed's own seven would use
+// up the slots seven times as fast.
+const growth = `[master.volume_growth]
+copy_1 = 1
+copy_2 = 1
+copy_3 = 1
+copy_other = 1
+`
+
+// filerStore is what weed would choose by itself; written down because a missing
+// file would be looked for in /etc and in HOME. Relative to the folder conf.
+const filerStore = `[leveldb2]
+enabled = true
+dir = "../` + filerName + `/leveldb2"
+`
+
+// none stands in the files that are there to be found first.
+const none = "# Nothing, on purpose: weed takes the first file of this name that it finds.\n"
+
+// confFiles are the files that weed looks for by name. The working directory
+// comes first in its search.
+var confFiles = map[string]string{
+	"master.toml":       growth,
+	"filer.toml":        filerStore,
+	"security.toml":     none,
+	"credential.toml":   none,
+	"notification.toml": none,
+	"replication.toml":  none,
+	"shell.toml":        none,
+}
+
+// identities is the part of SeaweedFS's s3.json that we use.
+type identities struct {
+	Identities []identity `json:"identities"`
+}
+
+type identity struct {
+	Name        string       `json:"name"`
+	Credentials []credential `json:"credentials"`
+	Actions     []string     `json:"actions"`
+}
+
+type credential struct {
+	AccessKey string `json:"accessKey"`
+	SecretKey string `json:"secretKey"`
+}
+
+// s3ConfigName is the gateway's static identities, in the folder conf.
+const s3ConfigName = "s3.json"
+
+// writeConfig writes all configuration anew and returns the key that encrypts
+// the keys of encrypted objects, which is made once and then kept.
+func (d folder) writeConfig(keys storage.Keys, user *supervise.User) (kek string, err error) {
+	for name, content := range confFiles {
+		if err := writeFile(filepath.Join(d.conf(), name), []byte(content), 0o644, nil); err != nil {
+			return "", err
+		}
+	}
+	admin, err := json.MarshalIndent(identities{[]identity{{
+		Name:        adminName,
+		Credentials: []credential{{AccessKey: keys.Access, SecretKey: keys.Secret}},
+		Actions:     []string{"Admin"},
+	}}}, "", "  ")
+	if err != nil {
+		return "", fmt.Errorf("admin identity: %w", err)
+	}
+	if err := writeFile(filepath.Join(d.conf(), s3ConfigName), admin, 0o600, user); err != nil {
+		return "", err
+	}
+	return d.kek()
+}
+
+// kek returns the key, making it in a new folder. Losing it loses every object
+// that was stored encrypted, so a damaged file is an error and never replaced.
+func (d folder) kek() (string, error) {
+	path := filepath.Join(d.secret(), "sse-kek")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key := make([]byte, kekBytes)
+		rand.Read(key) //nolint:errcheck // documented never to fail
+		b = []byte(hex.EncodeToString(key))
+		return string(b), writeFile(path, b, 0o600, nil)
+	}
+	if err != nil {
+		return "", fileError(err)
+	}
+	kek := strings.TrimSpace(string(b))
+	if raw, err := hex.DecodeString(kek); err != nil || len(raw) != kekBytes {
+		return "", storage.Errorf(storage.Corrupt, "%s is not %d hexadecimal digits: encrypted objects cannot be read without it", path, 2*kekBytes)
+	}
+	return kek, nil
+}
+
+// writeFile writes a file whole or not at all, flushed, for user where given.
+func writeFile(path string, content []byte, mode fs.FileMode, user *supervise.User) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
+	if err != nil {
+		return fileError(err)
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil && user != nil {
+		err = f.Chown(int(user.UID), int(user.GID))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return fileError(err)
+}
