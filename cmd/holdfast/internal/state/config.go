@@ -18,7 +18,7 @@ type Config struct {
 // Config reads config.json; a missing one gives the zero Config.
 func (d Dir) Config() (Config, error) {
 	var c Config
-	err := readJSON(d.ConfigFile(), &c)
+	err := ReadJSON(d.ConfigFile(), &c)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, nil
 	}
@@ -26,9 +26,10 @@ func (d Dir) Config() (Config, error) {
 }
 
 // SaveConfig replaces config.json.
-func (d Dir) SaveConfig(c Config) error { return writeJSON(d.ConfigFile(), c, 0o644) }
+func (d Dir) SaveConfig(c Config) error { return WriteJSON(d.ConfigFile(), c, 0o644) }
 
-func readJSON(path string, v any) error {
+// ReadJSON reads a file of a state.
+func ReadJSON(path string, v any) error {
 	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
@@ -39,9 +40,9 @@ func readJSON(path string, v any) error {
 	return nil
 }
 
-// writeJSON replaces a file as a whole: readers see the old one or the new one,
+// WriteJSON replaces a file as a whole: readers see the old one or the new one,
 // after a power cut too.
-func writeJSON(path string, v any, mode fs.FileMode) error {
+func WriteJSON(path string, v any, mode fs.FileMode) error {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err

@@ -57,6 +57,9 @@ func (d Dir) Logs() string           { return d.join("logs") }
 func (d Dir) Bin() string            { return d.join("bin") }
 func (d Dir) Log(name string) string { return d.join("logs", name+".log") }
 
+// RunFile is a file that tells what runs now.
+func (d Dir) RunFile(name string) string { return d.join("run", name) }
+
 // ControllerSocket and NodeSocket are where the CSI services listen.
 func (d Dir) ControllerSocket() string { return d.join("run", "csi-controller.sock") }
 func (d Dir) NodeSocket() string       { return d.join("run", "csi-node.sock") }

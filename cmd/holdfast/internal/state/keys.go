@@ -20,7 +20,7 @@ func (d Dir) LoadKeys(a Accounts) (storage.Keys, error) {
 	keys, err := ReadKeys(d.AdminKeys())
 	if errors.Is(err, fs.ErrNotExist) {
 		keys = storage.Keys{Access: rand.Text()[:20], Secret: rand.Text() + rand.Text()}
-		err = writeJSON(d.AdminKeys(), keys, 0o600)
+		err = WriteJSON(d.AdminKeys(), keys, 0o600)
 	}
 	if err != nil {
 		return storage.Keys{}, fmt.Errorf("admin keys: %w", err)

@@ -1,0 +1,47 @@
+package volumes
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Description is a Volume with what only its own calls tell.
+type Description struct {
+	Volume
+	// Nodes that use it now.
+	Nodes []string `json:"nodes"`
+	// Used are the bytes in it, where a mount here can tell.
+	Used *int64 `json:"used,omitempty"`
+}
+
+// Describe tells everything about one volume.
+func (c *Client) Describe(ctx context.Context, name string) (Description, error) {
+	v, err := c.Find(ctx, name)
+	if err != nil {
+		return Description{}, err
+	}
+	d := Description{Volume: v, Nodes: []string{}}
+	resp, err := c.controller.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: v.ID})
+	if err != nil && status.Code(err) != codes.Unimplemented {
+		return Description{}, c.explain(err)
+	}
+	d.Nodes = append(d.Nodes, resp.GetStatus().GetPublishedNodeIds()...)
+	if len(v.Mounts) == 0 {
+		return d, nil
+	}
+	stats, err := c.node.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: v.ID, VolumePath: v.Mounts[0]})
+	if err != nil {
+		return Description{}, fmt.Errorf("measure the mount at %s: %w", v.Mounts[0], c.explain(err))
+	}
+	for _, u := range stats.GetUsage() {
+		if u.GetUnit() == csi.VolumeUsage_BYTES {
+			used := u.GetUsed()
+			d.Used = &used
+		}
+	}
+	return d, nil
+}

@@ -1,0 +1,182 @@
+package volumes
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// Volume is what is known of one.
+type Volume struct {
+	Name   string             `json:"name"`
+	ID     string             `json:"id"`
+	Bucket string             `json:"bucket"`
+	Size   int64              `json:"size"`
+	Access storage.AccessMode `json:"access"`
+	// Mounts are the directories where this machine has it.
+	Mounts []string `json:"mounts"`
+
+	context map[string]string
+}
+
+// The keys of a volume's context that the driver promises.
+const (
+	contextName   = "name"
+	contextBucket = "bucket"
+	contextAccess = "access"
+)
+
+func fromCSI(v *csi.Volume) Volume {
+	vc := v.GetVolumeContext()
+	return Volume{
+		Name:    vc[contextName],
+		ID:      v.GetVolumeId(),
+		Bucket:  vc[contextBucket],
+		Size:    v.GetCapacityBytes(),
+		Access:  storage.AccessMode(vc[contextAccess]),
+		Mounts:  []string{},
+		context: vc,
+	}
+}
+
+// modes are the CSI access modes behind the words of the command line.
+var modes = map[storage.AccessMode]csi.VolumeCapability_AccessMode_Mode{
+	storage.Shared:       csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER,
+	storage.Single:       csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,
+	storage.ReadOnlyMode: csi.VolumeCapability_AccessMode_MULTI_NODE_READER_ONLY,
+}
+
+// capability asks for a file system with the given access.
+func capability(access storage.AccessMode) (*csi.VolumeCapability, error) {
+	mode, ok := modes[access]
+	if !ok {
+		return nil, fmt.Errorf("access %q: shared, single and read-only are possible", access)
+	}
+	return &csi.VolumeCapability{
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+		AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode},
+	}, nil
+}
+
+// Create makes a volume, or returns the one that has the name and is the same.
+func (c *Client) Create(ctx context.Context, name string, size int64, access storage.AccessMode, params map[string]string) (Volume, error) {
+	vc, err := capability(access)
+	if err != nil {
+		return Volume{}, err
+	}
+	resp, err := c.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
+		Name:               name,
+		CapacityRange:      &csi.CapacityRange{RequiredBytes: size, LimitBytes: size},
+		VolumeCapabilities: []*csi.VolumeCapability{vc},
+		Parameters:         params,
+	})
+	if err != nil {
+		return Volume{}, c.explain(err)
+	}
+	v := fromCSI(resp.GetVolume())
+	v.Name, v.Access = name, access
+	return v, nil
+}
+
+// List returns all volumes by name, with where they are mounted here.
+func (c *Client) List(ctx context.Context) ([]Volume, error) {
+	records, err := ReadRecords(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	volumes := []Volume{}
+	for token := ""; ; {
+		resp, err := c.controller.ListVolumes(ctx, &csi.ListVolumesRequest{MaxEntries: 500, StartingToken: token})
+		if err != nil {
+			return nil, c.explain(err)
+		}
+		for _, e := range resp.GetEntries() {
+			v := fromCSI(e.GetVolume())
+			v.Mounts = append(v.Mounts, records.targets(v.ID)...)
+			volumes = append(volumes, v)
+		}
+		if token = resp.GetNextToken(); token == "" {
+			break
+		}
+	}
+	slices.SortFunc(volumes, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })
+	return volumes, nil
+}
+
+// Find returns the volume with the given name, or with that id.
+func (c *Client) Find(ctx context.Context, name string) (Volume, error) {
+	all, err := c.List(ctx)
+	if err != nil {
+		return Volume{}, err
+	}
+	for _, v := range all {
+		if v.Name == name {
+			return v, nil
+		}
+	}
+	for _, v := range all {
+		if v.ID == name {
+			return v, nil
+		}
+	}
+	return Volume{}, fmt.Errorf("there is no volume %q (holdfast volume list shows those that are)", name)
+}
+
+// Expand makes a volume larger, in its mounts here as well. It returns the new
+// size.
+func (c *Client) Expand(ctx context.Context, v Volume, size int64) (int64, error) {
+	if size < v.Size {
+		return 0, fmt.Errorf("volume %q has %d bytes already: it can grow, not shrink", v.Name, v.Size)
+	}
+	vc, err := capability(v.Access)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := c.controller.ControllerExpandVolume(ctx, &csi.ControllerExpandVolumeRequest{
+		VolumeId: v.ID, CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapability: vc,
+	})
+	if err != nil {
+		return 0, c.explain(err)
+	}
+	if !resp.GetNodeExpansionRequired() {
+		return resp.GetCapacityBytes(), nil
+	}
+	for _, target := range v.Mounts {
+		_, err := c.node.NodeExpandVolume(ctx, &csi.NodeExpandVolumeRequest{
+			VolumeId: v.ID, VolumePath: target, StagingTargetPath: c.staging(v.ID),
+			CapacityRange: &csi.CapacityRange{RequiredBytes: size}, VolumeCapability: vc,
+		})
+		if err != nil {
+			return 0, fmt.Errorf("expand the mount at %s: %w", target, c.explain(err))
+		}
+	}
+	return resp.GetCapacityBytes(), nil
+}
+
+// Delete removes a volume with all its data.
+func (c *Client) Delete(ctx context.Context, v Volume) error {
+	if len(v.Mounts) > 0 {
+		return fmt.Errorf("volume %q is in use: it is mounted at %s; unmount it first", v.Name, strings.Join(v.Mounts, ", "))
+	}
+	_, err := c.controller.DeleteVolume(ctx, &csi.DeleteVolumeRequest{VolumeId: v.ID})
+	return c.explain(err)
+}
+
+// explain says what to do where the driver itself could not be reached.
+func (c *Client) explain(err error) error {
+	if err == nil || status.Code(err) != codes.Unavailable {
+		return err
+	}
+	if !c.dir.Locked(state.Supervisor) {
+		return fmt.Errorf("nothing runs with state %s; start it with: holdfast up", c.dir)
+	}
+	return fmt.Errorf("the cluster does not answer: %w (holdfast status shows what runs)", err)
+}

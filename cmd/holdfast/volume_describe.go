@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/size"
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
+)
+
+func newVolumeDescribe(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "describe NAME",
+		Aliases: []string{"show"},
+		Short:   "Tell everything about a volume",
+		Example: "  holdfast volume describe photos\n  holdfast volume describe photos -o json | jq -r .bucket",
+		Args:    exactly("NAME"),
+	}
+	out := formatFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		return a.withVolumes(func(c *volumes.Client) error {
+			d, err := c.Describe(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if *out == asJSON {
+				return writeJSON(a.stdout, d)
+			}
+			used := "-"
+			if d.Used != nil {
+				used = size.Bytes(*d.Used).String()
+			}
+			w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
+			for _, row := range [][2]string{
+				{"Name", d.Name},
+				{"ID", d.ID},
+				{"Bucket", d.Bucket},
+				{"Size", fmt.Sprintf("%s (%d bytes)", size.Bytes(d.Size), d.Size)},
+				{"Access", string(d.Access)},
+				{"Used", used},
+				{"In use by", orDash(strings.Join(d.Nodes, ", "))},
+				{"Mounted at", orDash(strings.Join(d.Mounts, ", "))},
+			} {
+				_, _ = fmt.Fprintf(w, "%s:\t%s\n", row[0], row[1])
+			}
+			return w.Flush()
+		})
+	}
+	return cmd
+}
