@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -21,7 +19,7 @@ import (
 	"github.com/holdfast-csi/holdfast/storage/storagetest"
 )
 
-// These tests run against a real SeaweedFS.
+// These tests run against a real SeaweedFS (real_cluster_test.go).
 
 func TestRealBuckets(t *testing.T) { storagetest.Buckets(t, realClient(t)) }
 
@@ -283,12 +281,3 @@ func realClient(t *testing.T) *Client {
 	return c
 }
 
-// realOptions leads to a running SeaweedFS.
-func realOptions(t *testing.T) Options {
-	t.Helper()
-	endpoint := os.Getenv("HOLDFAST_TEST_S3")
-	if endpoint == "" {
-		t.Skip("HOLDFAST_TEST_S3 names no SeaweedFS S3 endpoint")
-	}
-	return Options{Endpoint: endpoint, Keys: storage.Keys{Access: "adminkey", Secret: "adminsecret"}, Attempt: 10 * time.Second}
-}
