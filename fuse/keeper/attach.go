@@ -1,0 +1,344 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// This file is the mounter's side. The mounter keeps a copy of each descriptor
+// that it is granted until the session has ended: when the keeper dies, these
+// copies are what keeps applications from losing their mounts.
+
+// Grant is a session to be served.
+type Grant struct {
+	ID       string
+	Target   string
+	ReadOnly bool
+	Config   json.RawMessage
+	// FD is the session's descriptor, non-blocking. It is valid until End or
+	// Ended has returned; who serves works on a duplicate.
+	FD int
+	// Init is the kernel's INIT request. InitReply is the answer that it got, nil
+	// on the first serve: then the handler writes one.
+	Init, InitReply []byte
+	// Ended tells the keeper that the session has ended in the kernel, for ever.
+	// To be called when serving came to its end by itself, not from End.
+	Ended func()
+}
+
+// Handler serves what the keeper grants. Calls for different sessions may come at
+// the same time, for one session they do not.
+type Handler interface {
+	// Serve begins to serve a session and returns the answer to INIT that the
+	// kernel has got. ctx bounds the beginning, not the serving. A failure leaves
+	// nothing behind; the keeper may try again.
+	Serve(ctx context.Context, g Grant) (initReply []byte, err error)
+	// End closes a session: it returns when all that was acknowledged is safe.
+	// A session that is not known is fine.
+	End(ctx context.Context, id string) error
+}
+
+// AttachOptions of Attach. The zero value works.
+type AttachOptions struct {
+	Log *slog.Logger
+	// Backoff is the longest wait between two attempts to connect; 0 means 1 s.
+	Backoff time.Duration
+}
+
+// serveTimeout bounds a handler that was asked to serve or to end a session,
+// also when the keeper that asked is gone.
+const serveTimeout = 60 * time.Second
+
+// Attach connects a mounter to the keeper and serves its grants until ctx ends;
+// it returns ctx's error. When the keeper goes away, sessions are served on, and
+// offered to the next keeper. It never gives up: a mounter without a keeper still
+// serves. Denied ends it, since that does not mend itself.
+func Attach(ctx context.Context, socket string, h Handler, opts AttachOptions) error {
+	a := &attachment{handler: h, log: opts.Log}
+	a.mu.held = make(map[string]*held)
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	longest := opts.Backoff
+	if longest <= 0 {
+		longest = time.Second
+	}
+	defer a.release()
+	wait := time.Duration(0)
+	for {
+		attached, err := a.once(ctx, socket)
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case storage.Is(err, storage.Denied):
+			return err
+		case attached:
+			a.log.Warn("the keeper is gone; sessions are served on", "err", err)
+			wait = 0
+		}
+		wait = min(max(2*wait, 10*time.Millisecond), longest)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return context.Cause(ctx)
+		case <-timer.C:
+		}
+	}
+}
+
+// attachment is what a mounter knows over all its connections.
+type attachment struct {
+	handler Handler
+	log     *slog.Logger
+	work    sync.WaitGroup
+
+	mu struct {
+		sync.Mutex
+		held map[string]*held
+		conn *conn // nil while there is no keeper
+	}
+}
+
+// held is one session on the mounter's side.
+type held struct {
+	fds    []int // /dev/fuse and, in time, the memfd
+	turn   chan struct{}
+	closed sync.Once
+
+	// Guarded by attachment.mu.
+	m      sessionMessage
+	served bool
+}
+
+func (h *held) close() { h.closed.Do(func() { closeAll(h.fds) }) }
+
+// once is one connection: hello, offers, ready, then grants until it breaks.
+func (a *attachment) once(ctx context.Context, path string) (attached bool, err error) {
+	dialCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	socket, err := dial(dialCtx, path)
+	if err != nil {
+		return false, err
+	}
+	c := newConn(socket, a.handle)
+	ended := make(chan error, 1)
+	go func() { ended <- c.run(ctx) }()
+	defer func() {
+		a.mu.Lock()
+		if a.mu.conn == c {
+			a.mu.conn = nil
+		}
+		a.mu.Unlock()
+		c.close()
+		c.wait()
+	}()
+
+	if err := a.greet(ctx, c); err != nil {
+		c.close()
+		<-ended
+		return false, err
+	}
+	a.mu.Lock()
+	a.mu.conn = c
+	a.mu.Unlock()
+	a.log.Info("attached to the keeper")
+	return true, <-ended
+}
+
+// greet makes this process the mounter: every session that it holds is offered
+// before the keeper grants others.
+func (a *attachment) greet(ctx context.Context, c *conn) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := c.call(ctx, opHello, struct{}{}, nil); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	ids := make([]string, 0, len(a.mu.held))
+	for id := range a.mu.held {
+		ids = append(ids, id)
+	}
+	a.mu.Unlock()
+	slices.Sort(ids)
+	for _, id := range ids {
+		if err := a.offer(ctx, c, id); err != nil {
+			return err
+		}
+	}
+	return c.call(ctx, opReady, struct{}{}, nil)
+}
+
+func (a *attachment) offer(ctx context.Context, c *conn, id string) error {
+	a.mu.Lock()
+	h := a.mu.held[id]
+	if h == nil {
+		a.mu.Unlock()
+		return nil
+	}
+	o := offerMessage{sessionMessage: h.m, Served: h.served}
+	a.mu.Unlock()
+	err := c.call(ctx, opOffer, o, nil, h.fds...)
+	if storage.Is(err, storage.NotFound) {
+		a.log.Info("a session has ended while there was no keeper", "volume", id)
+		return a.end(ctx, id)
+	}
+	return err
+}
+
+// handle answers the keeper.
+func (a *attachment) handle(_ context.Context, op string, body json.RawMessage, fds []int) (any, error) {
+	// A handler that has begun is not stopped by the loss of the keeper: the
+	// session may be one that nobody else holds.
+	ctx, cancel := context.WithTimeout(context.Background(), serveTimeout)
+	defer cancel()
+	switch op {
+	case opGrant:
+		var m sessionMessage
+		if err := json.Unmarshal(body, &m); err != nil || len(fds) == 0 || m.ID == "" {
+			closeAll(fds)
+			return nil, storage.Errorf(storage.Invalid, "a grant that cannot be read")
+		}
+		reply, err := a.serve(ctx, m, fds)
+		return grantAnswer{InitReply: reply}, err
+	case opEnd:
+		closeAll(fds)
+		var m idRequest
+		if err := json.Unmarshal(body, &m); err != nil {
+			return nil, storage.Errorf(storage.Invalid, "an end that cannot be read")
+		}
+		return nil, a.end(ctx, m.ID)
+	}
+	closeAll(fds)
+	return nil, storage.Errorf(storage.Unsupported, "operation %q: not known to this mounter", op)
+}
+
+// serve takes a session over. It owns the descriptors. They are held from now on,
+// even if serving fails, so that the session outlives a keeper that dies now.
+func (a *attachment) serve(ctx context.Context, m sessionMessage, fds []int) ([]byte, error) {
+	a.mu.Lock()
+	h := a.mu.held[m.ID]
+	if h == nil {
+		h = &held{fds: fds, m: m, turn: make(chan struct{}, 1)}
+		a.mu.held[m.ID] = h
+	} else {
+		closeAll(fds)
+	}
+	a.mu.Unlock()
+
+	if err := h.acquire(ctx); err != nil {
+		return nil, err
+	}
+	defer h.release()
+	a.mu.Lock()
+	served, reply := h.served, h.m.InitReply
+	current := a.mu.held[m.ID] == h
+	a.mu.Unlock()
+	switch {
+	case !current:
+		return nil, storage.Errorf(storage.NotFound, "session %s has ended", m.ID)
+	case served:
+		return reply, nil
+	}
+	reply, err := a.handler.Serve(ctx, Grant{
+		ID: m.ID, Target: m.Target, ReadOnly: m.ReadOnly, Config: m.Config,
+		FD: h.fds[0], Init: h.m.Init, InitReply: reply,
+		Ended: func() { a.ended(m.ID, h) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.mu.Lock()
+	h.served, h.m.InitReply = true, reply
+	a.mu.Unlock()
+	return reply, nil
+}
+
+// end closes a session and lets go of it.
+func (a *attachment) end(ctx context.Context, id string) error {
+	a.mu.Lock()
+	h := a.mu.held[id]
+	a.mu.Unlock()
+	if h == nil {
+		return a.handler.End(ctx, id)
+	}
+	if err := h.acquire(ctx); err != nil {
+		return err
+	}
+	defer h.release()
+	if err := a.handler.End(ctx, id); err != nil {
+		return err
+	}
+	a.drop(id, h)
+	return nil
+}
+
+// ended is Grant.Ended: the session came to its end in the kernel. The keeper
+// answers by End, or, when there is none, hears of it never and needs not.
+func (a *attachment) ended(id string, h *held) {
+	a.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), serveTimeout)
+		defer cancel()
+		a.mu.Lock()
+		c, current := a.mu.conn, a.mu.held[id] == h
+		a.mu.Unlock()
+		if !current {
+			return
+		}
+		if c != nil && c.call(ctx, opEnded, idRequest{ID: id}, nil) == nil {
+			return
+		}
+		if err := a.end(ctx, id); err != nil && !errors.Is(err, context.Canceled) {
+			a.log.Warn("an ended session was not closed", "volume", id, "err", err)
+		}
+	})
+}
+
+func (a *attachment) drop(id string, h *held) {
+	a.mu.Lock()
+	if a.mu.held[id] == h {
+		delete(a.mu.held, id)
+	}
+	a.mu.Unlock()
+	h.close()
+}
+
+// release lets go of everything at the end of Attach: the keeper has its own
+// copies, or the process is about to die with its sessions.
+func (a *attachment) release() {
+	a.work.Wait()
+	a.mu.Lock()
+	all := a.mu.held
+	a.mu.held = nil
+	a.mu.Unlock()
+	for _, h := range all {
+		h.close()
+	}
+}
+
+func (h *held) acquire(ctx context.Context) error {
+	select {
+	case h.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (h *held) release() { <-h.turn }
+
+// offerMessage is a session that a mounter holds.
+type offerMessage struct {
+	sessionMessage
+	// Served is false when the mounter holds it but could not serve it yet.
+	Served bool `json:"served,omitempty"`
+}
+

@@ -1,0 +1,156 @@
+package keeper
+
+import (
+	"encoding/json"
+	"path/filepath"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// This file holds what is said over the sockets.
+
+// NodeSocket and MounterSocket return the paths of the two sockets in a run
+// folder.
+func NodeSocket(runDir string) string    { return filepath.Join(runDir, nodeSocket) }
+func MounterSocket(runDir string) string { return filepath.Join(runDir, mounterSocket) }
+
+const (
+	nodeSocket    = "keeper-node.sock"
+	mounterSocket = "keeper-mounter.sock"
+
+	// maxConfig leaves room in a message for the rest of a grant.
+	maxConfig = 32 << 10
+	// maxID: with the tag and a name it must fit into a mount's source, for which
+	// the kernel takes 255 bytes.
+	maxID = 128
+)
+
+// The operations: of the node, of the mounter, of the keeper towards the mounter.
+const (
+	opMount    = "mount"
+	opBind     = "bind"
+	opUnmount  = "unmount"
+	opSessions = "sessions"
+	opReap     = "reap"
+	opShutdown = "shutdown"
+
+	opHello = "hello"
+	opOffer = "offer"
+	opReady = "ready"
+	opEnded = "ended"
+
+	opGrant = "grant"
+	opEnd   = "end"
+)
+
+// MountRequest asks for a session at a directory.
+type MountRequest struct {
+	// ID names the session; one ID is mounted at one target.
+	ID string `json:"id"`
+	// Target is an existing directory, absolute and without symbolic links below
+	// the allowed root.
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+	// FSName stands in df's first column behind the session's identity; it may be
+	// empty.
+	FSName string `json:"fsName,omitempty"`
+	// Config is handed to the mounter as it is: at most 32 KiB.
+	Config json.RawMessage `json:"config,omitempty"`
+}
+
+// Validate says what is wrong with the request.
+func (r MountRequest) Validate() error {
+	if err := checkID(r.ID); err != nil {
+		return err
+	}
+	if len(r.Config) > maxConfig {
+		return storage.Errorf(storage.Invalid, "config of %d bytes: at most %d are allowed", len(r.Config), maxConfig)
+	}
+	if len(r.Config) > 0 && !json.Valid(r.Config) {
+		return storage.Errorf(storage.Invalid, "config: must be JSON")
+	}
+	return checkPath(r.Target)
+}
+
+// BindRequest asks for a session's mount at one more directory.
+type BindRequest struct {
+	ID       string `json:"id"`
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"readOnly,omitempty"`
+}
+
+// Validate says what is wrong with the request.
+func (r BindRequest) Validate() error {
+	if err := checkID(r.ID); err != nil {
+		return err
+	}
+	return checkPath(r.Target)
+}
+
+// SessionInfo is what the keeper knows of a session.
+type SessionInfo struct {
+	ID       string          `json:"id"`
+	Target   string          `json:"target"`
+	Binds    []string        `json:"binds,omitempty"`
+	ReadOnly bool            `json:"readOnly,omitempty"`
+	Config   json.RawMessage `json:"config,omitempty"`
+	// Serving: a mounter answers its requests now.
+	Serving bool `json:"serving,omitempty"`
+	// Dead: nobody ever will again (ENOTCONN). Unmount or Reap takes it away.
+	Dead bool `json:"dead,omitempty"`
+}
+
+type targetRequest struct {
+	Target string `json:"target"`
+}
+
+type idRequest struct {
+	ID string `json:"id"`
+}
+
+type sessionsRequest struct {
+	After string `json:"after,omitempty"`
+}
+
+type sessionsAnswer struct {
+	Sessions []SessionInfo `json:"sessions"`
+	More     bool          `json:"more,omitempty"`
+}
+
+type reapAnswer struct {
+	Detached []string `json:"detached,omitempty"`
+}
+
+// sessionMessage is a session on its way, as a grant or as an offer. The
+// descriptors are /dev/fuse and, in time, the memfd of its slots.
+type sessionMessage struct {
+	ID        string          `json:"id"`
+	Target    string          `json:"target"`
+	ReadOnly  bool            `json:"readOnly,omitempty"`
+	Config    json.RawMessage `json:"config,omitempty"`
+	Init      []byte          `json:"init"`
+	InitReply []byte          `json:"initReply,omitempty"`
+}
+
+type grantAnswer struct {
+	InitReply []byte `json:"initReply"`
+}
+
+func checkID(id string) error {
+	if id == "" || len(id) > maxID {
+		return storage.Errorf(storage.Invalid, "session id of %d bytes: 1 to %d are allowed", len(id), maxID)
+	}
+	for _, c := range []byte(id) {
+		if c <= ' ' || c > '~' {
+			return storage.Errorf(storage.Invalid, "session id %q: printable ASCII without spaces is allowed", id)
+		}
+	}
+	return nil
+}
+
+func checkPath(path string) error {
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path || path == "/" || len(path) >= 4096 {
+		return storage.Errorf(storage.Invalid, "path %q: must be absolute and clean, and not the root", path)
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package session
+
+import (
+	"errors"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// This file answers one request. An answer is one write(2): the kernel takes it
+// whole or not at all.
+
+const (
+	// smallAnswer has room for every answer without a payload of known size:
+	// the longest is the target of a symbolic link.
+	smallAnswer = outHeaderSize + 512 + 4096
+
+	// Where the requests say how much they want (linux/fuse.h).
+	readSizeAt  = inHeaderSize + 16
+	xattrSizeAt = inHeaderSize
+	ioctlSizeAt = inHeaderSize + 28
+)
+
+// serve answers one request.
+func (s *Session) serve(in []byte) {
+	op := native.Uint32(in[opcodeAt:])
+	out := s.heap.take(answerSize(op, in))
+	defer s.heap.give(out)
+	n, status := s.server.HandleRequest([][]byte{in}, [][]byte{*out})
+	if n == 0 {
+		switch op {
+		case opForget, opBatchForget, opInterrupt, opNotifyReply:
+			return // no answer is wanted
+		}
+		// go-fuse could not make an answer. Without one the application would
+		// hang.
+		s.log.Error("a request could not be answered", "op", op, "err", status)
+		n = refuse(*out, in, fuse.EIO)
+	}
+	s.mu.Lock()
+	abandoned := s.mu.abandoned
+	s.mu.Unlock()
+	if abandoned {
+		return
+	}
+	s.send(op, (*out)[:n])
+}
+
+// send writes an answer. ENOENT: nobody waits for it any more. ENODEV, EPERM: the
+// session has ended.
+func (s *Session) send(op uint32, answer []byte) {
+	for {
+		_, err := unix.Write(s.fd, answer)
+		switch {
+		case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.EPERM):
+			return
+		case errors.Is(err, unix.EINTR):
+			continue
+		}
+		s.log.Error("the kernel took no answer", "op", op, "err", err)
+		if len(answer) > outHeaderSize {
+			// It refuses the form of it; an error it will take.
+			answer = answer[:refuse(answer, nil, fuse.EIO)]
+			continue
+		}
+		return
+	}
+}
+
+// refuse writes an error answer into out. The unique is that of request, or
+// stays as it is.
+func refuse(out, request []byte, status fuse.Status) int {
+	native.PutUint32(out, outHeaderSize)
+	native.PutUint32(out[4:], uint32(-int32(status)))
+	if request != nil {
+		native.PutUint64(out[8:], native.Uint64(request[uniqueAt:]))
+	}
+	return outHeaderSize
+}
+
+// answerSize returns how much room the answer needs.
+func answerSize(op uint32, in []byte) int {
+	at := 0
+	switch op {
+	case opRead, opReadDir, opReadDirPlus:
+		at = readSizeAt
+	case opGetXattr, opListXattr:
+		at = xattrSizeAt
+	case opIoctl:
+		at = ioctlSizeAt
+	default:
+		return smallAnswer
+	}
+	if len(in) < at+4 {
+		return smallAnswer
+	}
+	return max(smallAnswer, outHeaderSize+512+int(native.Uint32(in[at:])))
+}
+
+// cancelAll tells go-fuse that every request in flight was interrupted. Its own
+// way of doing so is not exported.
+func (s *Session) cancelAll() {
+	s.mu.Lock()
+	uniques := make([]uint64, 0, len(s.mu.inflight))
+	for u := range s.mu.inflight {
+		uniques = append(uniques, u)
+	}
+	s.mu.Unlock()
+	var in [inHeaderSize + 8]byte
+	var out [outHeaderSize]byte
+	for _, u := range uniques {
+		native.PutUint32(in[0:], uint32(len(in)))
+		native.PutUint32(in[opcodeAt:], opInterrupt)
+		native.PutUint64(in[inHeaderSize:], u)
+		s.server.HandleRequest([][]byte{in[:]}, [][]byte{out[:]})
+	}
+}

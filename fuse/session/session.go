@@ -1,0 +1,249 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// Options of a session. The zero value works.
+type Options struct {
+	// Log is where panics and oddities of the protocol go.
+	Log *slog.Logger
+	// InitReply is the answer to INIT that the kernel has got already. Nil on the
+	// first serve.
+	InitReply []byte
+	// Buffers are shared with other sessions; nil makes a pool for this one.
+	Buffers *Buffers
+	// Drain is how long Run, once its context has ended, waits for handlers to
+	// answer. What is not answered then is left for a successor. 0 means 2 s.
+	Drain time.Duration
+}
+
+// Validate says what is wrong with the options.
+func (o Options) Validate() error {
+	if o.Drain < 0 {
+		return storage.Errorf(storage.Invalid, "drain %v: must not be negative", o.Drain)
+	}
+	return nil
+}
+
+// Session is one kernel session, served. It works on a duplicate of the
+// descriptor that New was given: the session in the kernel ends only when every
+// copy is closed.
+type Session struct {
+	raw     fuse.RawFileSystem
+	server  *fuse.ProtocolServer
+	log     *slog.Logger
+	buffers *Buffers
+
+	// Fixed after New.
+	fd        int
+	file      *os.File // owns fd
+	conn      syscall.RawConn
+	initReply []byte
+	drain     time.Duration
+	ownPool   bool
+	notifier  *Notifier
+
+	share    chan struct{} // one token for each large buffer that handlers hold
+	heap     *heap
+	handlers sync.WaitGroup
+	running  chan struct{} // closed when Run has returned
+	stop     context.CancelFunc
+	stopped  context.Context
+
+	mu struct {
+		sync.Mutex
+		started, closed bool
+		// abandoned: answers are no longer written; a successor will.
+		abandoned bool
+		inflight  map[uint64]struct{} // uniques
+	}
+}
+
+// New makes a session on fd, a /dev/fuse descriptor that is mounted. It replays
+// initRequest and starts nothing. raw.Init is not called: notifications are
+// sent through Notifier. The caller keeps fd; it becomes non-blocking, for every
+// process that shares it.
+func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Session, error) {
+	if err := opts.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Session{
+		raw: raw, log: opts.Log, buffers: opts.Buffers, drain: opts.Drain,
+		heap: &heap{}, running: make(chan struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.drain == 0 {
+		s.drain = 2 * time.Second
+	}
+	var err error
+	if s.server, s.initReply, err = replay(raw, initRequest, opts.InitReply, s.log); err != nil {
+		return nil, err
+	}
+	if s.fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("duplicate the session's descriptor: %w", err)
+	}
+	if err = unix.SetNonblock(s.fd, true); err != nil {
+		_ = unix.Close(s.fd)
+		return nil, fmt.Errorf("make the session's descriptor non-blocking: %w", err)
+	}
+	s.file = os.NewFile(uintptr(s.fd), "/dev/fuse")
+	if s.conn, err = s.file.SyscallConn(); err != nil {
+		_ = s.file.Close()
+		return nil, fmt.Errorf("the session's descriptor: %w", err)
+	}
+	if s.buffers == nil {
+		s.buffers, s.ownPool = NewBuffers(0), true
+	}
+	s.share = make(chan struct{}, max(1, cap(s.buffers.room)/2))
+	s.stopped, s.stop = context.WithCancel(context.Background())
+	s.mu.inflight = make(map[uint64]struct{})
+	s.notifier = newNotifier(s)
+	return s, nil
+}
+
+// InitReply returns the answer to INIT, to be kept with the request.
+func (s *Session) InitReply() []byte { return s.initReply }
+
+// Notifier returns the queue of notifications. It may be used before Run; they
+// are sent once that reads.
+func (s *Session) Notifier() *Notifier { return s.notifier }
+
+// Accept writes the answer to INIT: once in a session's life, before its first
+// Run. A predecessor that died between the answer and telling the keeper has
+// done it already, and that is fine.
+func (s *Session) Accept() error {
+	_, err := unix.Write(s.fd, s.initReply)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("answer INIT: %w", err)
+	}
+	return nil
+}
+
+// Run serves until the session is unmounted, and returns nil then, or until ctx
+// ends, and returns its error. In the second case the handlers get a moment to
+// answer; what they have not answered by then is left to a successor, never
+// failed. Run may be called once.
+func (s *Session) Run(ctx context.Context) error {
+	s.mu.Lock()
+	if s.mu.started || s.mu.closed {
+		s.mu.Unlock()
+		return storage.Errorf(storage.Invalid, "the session runs already or is closed")
+	}
+	s.mu.started = true
+	s.mu.Unlock()
+	defer close(s.running)
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.stopped, cancel)()
+	// The deadline wakes the reader; it is not used for anything else.
+	defer context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })()
+
+	notified := make(chan struct{})
+	go func() {
+		defer close(notified)
+		s.notifier.run(ctx)
+	}()
+
+	err := s.read(ctx)
+	unmounted := err == nil
+	if !unmounted {
+		s.settle()
+	}
+	s.abandon()
+	cancel()
+	// A notification may hang until a successor answers what we did not; the
+	// thread is known by its name and nobody waits for it.
+	select {
+	case <-notified:
+	case <-time.After(s.drain):
+	}
+	if unmounted {
+		s.raw.OnUnmount()
+		return nil
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Close ends Run and waits for it and for every handler.
+func (s *Session) Close() error {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.closed = true
+	started := s.mu.started
+	s.mu.Unlock()
+	s.stop()
+	if started {
+		<-s.running
+	}
+	s.abandon()
+	s.notifier.close()
+	if s.ownPool {
+		s.buffers.drain()
+	}
+	if err := s.file.Close(); err != nil {
+		return fmt.Errorf("close the session's descriptor: %w", err)
+	}
+	return nil
+}
+
+// settle waits, within the drain time, for handlers to answer by themselves.
+func (s *Session) settle() {
+	deadline := time.NewTimer(s.drain)
+	defer deadline.Stop()
+	select {
+	case <-s.idle():
+	case <-deadline.C:
+	}
+}
+
+// abandon makes the handlers' answers void, cancels the handlers and waits for
+// them.
+func (s *Session) abandon() {
+	s.mu.Lock()
+	s.mu.abandoned = true
+	s.mu.Unlock()
+	idle := s.idle()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		s.cancelAll()
+		select {
+		case <-idle:
+			return
+		case <-tick.C: // one may have been between its start and go-fuse's list
+		}
+	}
+}
+
+// idle returns a channel that is closed when no handler runs. No new ones start
+// once the reader has returned.
+func (s *Session) idle() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.handlers.Wait()
+	}()
+	return done
+}
