@@ -280,4 +280,3 @@ func realClient(t *testing.T) *Client {
 	}
 	return c
 }
-
