@@ -41,9 +41,12 @@ func NewGroup(o Options) *Group {
 	return g
 }
 
+// errOther ends the starts of the processes around one that failed.
+var errOther = errors.New("another process failed")
+
 // Start forks all specs at once and waits until each is ready. When one fails,
-// or ctx ends, none of them is left running, and the error is the one's that
-// failed first. ctx bounds the start, not the processes' lives.
+// or ctx ends, none of them is left running, and the error is of those that
+// failed by themselves. ctx bounds the start, not the processes' lives.
 func (g *Group) Start(ctx context.Context, specs ...Spec) error {
 	added, err := g.add(specs)
 	if err != nil {
@@ -54,19 +57,20 @@ func (g *Group) Start(ctx context.Context, specs ...Spec) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for _, p := range added {
+	errs := make([]error, len(added))
+	for i, p := range added {
 		wg.Go(func() {
-			if err := p.start(ctx); err != nil {
-				cancel(err) // the first cause stays
+			if errs[i] = p.start(ctx); errs[i] != nil {
+				cancel(errOther) // of several causes the first stays
 			}
 		})
 	}
 	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		g.remove(added)
-		return err
+	if !slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
+		return nil
 	}
-	return nil
+	g.remove(added)
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, errOther) })...)
 }
 
 // add makes the processes and enters a start, which the caller ends.

@@ -1,0 +1,43 @@
+package supervise
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTailKeepsTheLastLines(t *testing.T) {
+	o := newOutput("")
+	if o.tail() != "" {
+		t.Errorf("tail of nothing: %q", o.tail())
+	}
+	for i := range 3 * tailLines {
+		fmt.Fprintf(o, "line %d\n\n", i)
+	}
+	fmt.Fprint(o, "half a ")
+	fmt.Fprint(o, "line")
+	got := strings.Split(o.tail(), "\n")[1:]
+	if len(got) != tailLines+1 || got[0] != fmt.Sprintf("  line %d", 2*tailLines) || got[tailLines] != "  half a line" {
+		t.Errorf("%d lines: %q", len(got), got)
+	}
+	o.reset()
+	fmt.Fprint(o, strings.Repeat("x", 100*tailWidth)+"\nend\n")
+	if tail := o.tail(); len(tail) > tailWidth+100 || !strings.HasSuffix(tail, "end") {
+		t.Errorf("%d bytes of tail: %q", len(tail), tail)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	b := Backoff{}.withDefaults()
+	for n, want := range map[int]time.Duration{
+		1: 200 * time.Millisecond, 2: 400 * time.Millisecond, 5: 3200 * time.Millisecond, 6: 5 * time.Second, 1000: 5 * time.Second,
+	} {
+		if got := b.delay(n); got != want {
+			t.Errorf("death %d: %s, want %s", n, got, want)
+		}
+	}
+	if got := (Backoff{Min: -1}).withDefaults().delay(7); got != 0 {
+		t.Errorf("at once: %s", got)
+	}
+}
