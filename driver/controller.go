@@ -1,0 +1,107 @@
+package driver
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// Preparer makes a new bucket fit to be mounted. It may be repeated.
+type Preparer interface {
+	Prepare(ctx context.Context, b storage.BucketName) error
+}
+
+// ControllerDeps are what a Controller stands on. Capacity and Prepare may be
+// nil: GET_CAPACITY is not offered then, and buckets are used as they come.
+type ControllerDeps struct {
+	Records  storage.Records
+	Buckets  storage.Buckets
+	Access   storage.Access
+	Capacity storage.Capacity
+	Prepare  Preparer
+	Log      *slog.Logger
+}
+
+// Controller is the CSI controller service.
+type Controller struct {
+	csi.UnimplementedControllerServer
+
+	// Dependencies.
+	records  storage.Records
+	buckets  storage.Buckets
+	access   storage.Access
+	capacity storage.Capacity
+	prepare  Preparer
+	log      *slog.Logger
+
+	pending pending
+}
+
+var _ csi.ControllerServer = (*Controller)(nil)
+
+// NewController makes the controller service.
+func NewController(d ControllerDeps) *Controller {
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Controller{
+		records: d.Records, buckets: d.Buckets, access: d.Access,
+		capacity: d.Capacity, prepare: d.Prepare, log: d.Log,
+	}
+}
+
+// Register implements Service.
+func (c *Controller) Register(s grpc.ServiceRegistrar) { csi.RegisterControllerServer(s, c) }
+
+// ControllerGetCapabilities implements csi.ControllerServer.
+func (c *Controller) ControllerGetCapabilities(context.Context, *csi.ControllerGetCapabilitiesRequest) (*csi.ControllerGetCapabilitiesResponse, error) {
+	offered := []csi.ControllerServiceCapability_RPC_Type{
+		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
+		csi.ControllerServiceCapability_RPC_LIST_VOLUMES,
+		csi.ControllerServiceCapability_RPC_GET_VOLUME,
+		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
+		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	}
+	if c.capacity != nil {
+		offered = append(offered, csi.ControllerServiceCapability_RPC_GET_CAPACITY)
+	}
+	resp := &csi.ControllerGetCapabilitiesResponse{}
+	for _, t := range offered {
+		resp.Capabilities = append(resp.Capabilities, &csi.ControllerServiceCapability{
+			Type: &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: t}},
+		})
+	}
+	return resp, nil
+}
+
+// The keys of a volume's context. The command line shows them; nodes read the
+// record instead.
+const (
+	contextName   = "name"
+	contextBucket = "bucket"
+	contextAccess = "access"
+	// contextPhase is there for a volume that is not ready.
+	contextPhase = "phase"
+)
+
+func toCSI(r storage.Record) *csi.Volume {
+	v := &csi.Volume{
+		VolumeId:      string(r.ID),
+		CapacityBytes: r.Capacity,
+		VolumeContext: map[string]string{
+			contextName: r.Name, contextBucket: string(r.Bucket), contextAccess: string(r.Access),
+		},
+	}
+	if r.Phase != storage.Ready {
+		v.VolumeContext[contextPhase] = string(r.Phase)
+	}
+	return v
+}
+
+// now is the time that leases are judged by.
+func now() time.Time { return time.Now() }

@@ -1,0 +1,188 @@
+package driver
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// This file makes volumes. The record is written first, so that whatever a crash
+// leaves behind can be found; each following step may be repeated.
+//
+// The one step that cannot be told from another's work is the making of the
+// bucket: after a crash, is the bucket that is there ours? Its name was free when
+// the record was written, so it is, unless somebody made it in between; a bucket
+// with content is never taken for ours, since a later deletion would destroy it.
+// The risk accepted: an empty bucket that somebody else made in the moments
+// between. Marking the bucket was the design that lost: S3 cannot make a bucket
+// and mark it in one step. Once the bucket is settled the record carries the
+// user's name.
+
+// CreateVolume implements csi.ControllerServer.
+func (c *Controller) CreateVolume(ctx context.Context, req *csi.CreateVolumeRequest) (*csi.CreateVolumeResponse, error) {
+	want, err := wanted(req)
+	if err != nil {
+		return nil, err
+	}
+	var made storage.Record
+	err = c.pending.do(ctx, want.ID, "CreateVolume", func() error {
+		made, err = c.create(ctx, want, req.GetCapacityRange())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &csi.CreateVolumeResponse{Volume: toCSI(made)}, nil
+}
+
+// wanted is the record of the volume that req asks for.
+func wanted(req *csi.CreateVolumeRequest) (storage.Record, error) {
+	if err := checkVolumeName(req.GetName()); err != nil {
+		return storage.Record{}, err
+	}
+	access, err := accessOf(req.GetVolumeCapabilities())
+	if err != nil {
+		return storage.Record{}, err
+	}
+	size, err := sizeOf(req.GetCapacityRange())
+	if err != nil {
+		return storage.Record{}, err
+	}
+	params, err := parseParams(req.GetParameters(), knownParams)
+	if err != nil {
+		return storage.Record{}, err
+	}
+	if len(req.GetMutableParameters()) > 0 {
+		return storage.Record{}, storage.Errorf(storage.Invalid, "mutable parameters (VolumeAttributesClass) are not supported")
+	}
+	if req.GetVolumeContentSource() != nil {
+		return storage.Record{}, storage.Errorf(storage.Invalid, "a content source (snapshot or clone) is not supported")
+	}
+	id := VolumeID(req.GetName())
+	return storage.Record{
+		ID: id, Name: req.GetName(), Bucket: bucketOf(id), Capacity: size, Access: access,
+		Parameters: params, Phase: storage.Creating,
+	}, nil
+}
+
+// create runs the steps that are still to be done.
+func (c *Controller) create(ctx context.Context, want storage.Record, asked *csi.CapacityRange) (storage.Record, error) {
+	r, err := c.records.GetRecord(ctx, want.ID)
+	if storage.Is(err, storage.NotFound) {
+		r, err = c.begin(ctx, want)
+	}
+	if err != nil {
+		return storage.Record{}, err
+	}
+	if err := compatible(r, want, asked); err != nil {
+		return storage.Record{}, err
+	}
+	if r.Phase == storage.Ready {
+		return r, nil
+	}
+	if r.User == "" {
+		if r, err = c.settleBucket(ctx, r); err != nil {
+			return storage.Record{}, err
+		}
+	}
+	if c.prepare != nil {
+		if err := c.prepare.Prepare(ctx, r.Bucket); err != nil {
+			return storage.Record{}, err
+		}
+	}
+	if r.Keys, err = c.access.Grant(ctx, r.User, r.Bucket); err != nil {
+		return storage.Record{}, err
+	}
+	r.Phase = storage.Ready
+	r, err = c.records.UpdateRecord(ctx, r)
+	if err != nil {
+		return storage.Record{}, err
+	}
+	c.log.InfoContext(ctx, "volume created", slog.String("volume", string(r.ID)), slog.String("bucket", string(r.Bucket)))
+	return r, nil
+}
+
+// begin writes the first record, with a bucket whose name is free.
+func (c *Controller) begin(ctx context.Context, want storage.Record) (storage.Record, error) {
+	for _, want.Bucket = range []storage.BucketName{bucketOf(want.ID), otherBucketOf(want.ID, want.Name)} {
+		taken, err := c.buckets.BucketExists(ctx, want.Bucket)
+		if err != nil {
+			return storage.Record{}, err
+		}
+		if !taken {
+			want.Created = now().UTC()
+			r, err := c.records.CreateRecord(ctx, want)
+			if storage.Is(err, storage.Exists) {
+				return storage.Record{}, storage.Errorf(storage.Busy, "volume %s is being created by another controller; try again", want.ID)
+			}
+			return r, err
+		}
+	}
+	return storage.Record{}, bucketTaken(want)
+}
+
+// compatible says whether the volume that exists is the one that is asked for.
+func compatible(have, want storage.Record, asked *csi.CapacityRange) error {
+	switch {
+	case have.Name != want.Name:
+		return storage.Errorf(storage.Exists, "volume id %s belongs to the volume %q already: choose another name", have.ID, have.Name)
+	case have.Phase == storage.Deleting:
+		return storage.Errorf(storage.Busy, "volume %s is being deleted; try again when that is done", have.ID)
+	case !fits(have.Capacity, asked):
+		return storage.Errorf(storage.Exists, "volume %s exists with %d bytes, which is not what is asked for (required %d, limit %d)",
+			have.ID, have.Capacity, asked.GetRequiredBytes(), asked.GetLimitBytes())
+	case have.Access != want.Access:
+		return storage.Errorf(storage.Exists, "volume %s exists with access %s, not %s", have.ID, have.Access, want.Access)
+	case !maps.Equal(have.Parameters, want.Parameters):
+		return storage.Errorf(storage.Exists, "volume %s exists with other parameters", have.ID)
+	}
+	return nil
+}
+
+// settleBucket makes the bucket and records that it is ours.
+func (c *Controller) settleBucket(ctx context.Context, r storage.Record) (storage.Record, error) {
+	for {
+		ours, err := c.makeBucket(ctx, r.Bucket)
+		if err != nil {
+			return storage.Record{}, err
+		}
+		if ours {
+			r.User = userOf(r.ID)
+			return c.records.UpdateRecord(ctx, r)
+		}
+		other := otherBucketOf(r.ID, r.Name)
+		if r.Bucket == other {
+			// Nothing of ours is left but the record.
+			if err := c.records.DeleteRecord(ctx, r.ID); err != nil {
+				return storage.Record{}, err
+			}
+			return storage.Record{}, bucketTaken(r)
+		}
+		r.Bucket = other
+		if r, err = c.records.UpdateRecord(ctx, r); err != nil {
+			return storage.Record{}, err
+		}
+	}
+}
+
+// makeBucket reports whether there is now a bucket b that is ours.
+func (c *Controller) makeBucket(ctx context.Context, b storage.BucketName) (bool, error) {
+	err := c.buckets.CreateBucket(ctx, b)
+	if !storage.Is(err, storage.Exists) {
+		return err == nil, err
+	}
+	empty, err := c.buckets.BucketEmpty(ctx, b)
+	if storage.Is(err, storage.NotFound) {
+		// SeaweedFS keeps a name for a while after its bucket is gone.
+		return false, nil
+	}
+	return empty, err
+}
+
+func bucketTaken(r storage.Record) error {
+	return storage.Errorf(storage.Exists, "volume %s: the buckets %s and %s belong to somebody else", r.ID, bucketOf(r.ID), otherBucketOf(r.ID, r.Name))
+}

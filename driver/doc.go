@@ -1,0 +1,25 @@
+// Package driver is the CSI face of Holdfast: Identity, Controller and Node.
+//
+// Owns: the CSI protocol; volume ids and bucket names; StorageClass parameters;
+// the order of steps in which a volume is made and removed; leases; the folders
+// that the kubelet names.
+//
+// Never: S3, the filer or mount(2): those are behind storage's contracts and
+// Mounter. It keeps no state: a restarted controller learns everything from the
+// records, a restarted node from the keeper's mounts and the mount table. It
+// never removes anything but an empty folder that is no mount point.
+//
+// Flow: kubelet or sidecar → unix socket → interceptor (log, gRPC code) →
+// pending (one operation per volume) → the operation → contracts. Operations
+// return storage's kinds; status.go turns them into gRPC codes, once.
+//
+// Creation: record (creating) → bucket → record (settled: User is set) →
+// prepare → user and keys → record (ready). Deletion: record (deleting) → user
+// → bucket → record gone. Each step may be repeated, so a repeated call finishes
+// what a crash left. A deletion needs every lease to be over.
+//
+// Locks: pending holds its lock for a map access and no longer. No lock is held
+// over I/O. Goroutines: Serve's, which it waits for; Node.Run is its caller's;
+// a statfs that hangs in the kernel cannot be ended, so there is at most one
+// for each path.
+package driver

@@ -1,0 +1,112 @@
+package driver
+
+import (
+	"context"
+	"encoding/base64"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+const (
+	// pageSize is how many records are read at once.
+	pageSize = 500
+	// tokenPrefix tells our paging tokens from anything else.
+	tokenPrefix = "after:"
+)
+
+// ListVolumes implements csi.ControllerServer. Volumes that are half-made or
+// half-deleted are listed too, or nobody could clean them up.
+func (c *Controller) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
+	limit := int(req.GetMaxEntries())
+	if limit < 0 {
+		return nil, storage.Errorf(storage.Invalid, "max_entries %d must not be negative", limit)
+	}
+	after, err := parseToken(req.GetStartingToken())
+	if err != nil {
+		return nil, err
+	}
+	resp := &csi.ListVolumesResponse{}
+	for {
+		ask := pageSize
+		if limit > 0 {
+			// One more, to know whether there is another page.
+			ask = min(ask, limit-len(resp.Entries)+1)
+		}
+		page, err := c.records.ListRecords(ctx, after, ask)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range page {
+			if limit > 0 && len(resp.Entries) == limit {
+				resp.NextToken = token(after)
+				return resp, nil
+			}
+			resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{Volume: toCSI(r)})
+			after = r.ID
+		}
+		if len(page) < ask {
+			return resp, nil
+		}
+	}
+}
+
+func token(after storage.VolumeID) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(tokenPrefix + string(after)))
+}
+
+// parseToken returns Aborted for a bad token, as CSI wants it: the caller starts
+// again from the beginning.
+func parseToken(s string) (storage.VolumeID, error) {
+	if s == "" {
+		return "", nil
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(s)
+	after, ok := strings.CutPrefix(string(raw), tokenPrefix)
+	if err != nil || !ok {
+		return "", status.Errorf(codes.Aborted, "starting_token %q was not given out by this driver; start without one", s)
+	}
+	return storage.VolumeID(after), nil
+}
+
+// ControllerGetVolume implements csi.ControllerServer.
+func (c *Controller) ControllerGetVolume(ctx context.Context, req *csi.ControllerGetVolumeRequest) (*csi.ControllerGetVolumeResponse, error) {
+	r, err := c.get(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ControllerGetVolumeResponse{Volume: toCSI(r), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{}}, nil
+}
+
+func (c *Controller) get(ctx context.Context, volumeID string) (storage.Record, error) {
+	id, err := checkVolumeID(volumeID)
+	if err != nil {
+		return storage.Record{}, err
+	}
+	return c.records.GetRecord(ctx, id)
+}
+
+// GetCapacity implements csi.ControllerServer.
+func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
+	if c.capacity == nil {
+		return nil, storage.Errorf(storage.Unsupported, "capacity is not measured here")
+	}
+	if _, err := parseParams(req.GetParameters(), knownParams); err != nil {
+		return nil, err
+	}
+	for _, vc := range req.GetVolumeCapabilities() {
+		if checkCapability(vc) != nil {
+			// No volume like that can be made, whatever the space.
+			return &csi.GetCapacityResponse{}, nil
+		}
+	}
+	space, err := c.capacity.Space(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.GetCapacityResponse{AvailableCapacity: space.Free}, nil
+}

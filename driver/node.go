@@ -1,0 +1,207 @@
+package driver
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// Mounter mounts volumes on this node: the keeper, through an adapter in cmd.
+// Errors are classified: InUse for a mount that is busy.
+type Mounter interface {
+	// Mount mounts a volume at target, a folder. config is JSON, MountConfig. The
+	// same again is fine, and revives a mount that is not healthy.
+	Mount(ctx context.Context, id, target string, readOnly bool, config []byte) error
+	// Bind shows a mounted volume at one more folder.
+	Bind(ctx context.Context, id, target string, readOnly bool) error
+	// Unmount ends the mount or the bind at target. What is not mounted is fine.
+	Unmount(ctx context.Context, target string) error
+	// Mounts lists what is mounted.
+	Mounts(ctx context.Context) ([]Mounted, error)
+}
+
+// Mounted is a volume that is mounted on this node.
+type Mounted struct {
+	ID     string
+	Target string
+	// Binds are the further places of it.
+	Binds    []string
+	ReadOnly bool
+	// Healthy is false while nobody answers its requests.
+	Healthy bool
+}
+
+// MountConfig is what a mounter is told of a volume. It carries no key: a mounter
+// reads the record.
+type MountConfig struct {
+	Volume   storage.VolumeID   `json:"volume"`
+	Bucket   storage.BucketName `json:"bucket"`
+	ReadOnly bool               `json:"readOnly"`
+}
+
+const (
+	// leaseFor is how long a node that fell silent keeps its volumes from others,
+	// renewEvery lets two renewals fail before that.
+	leaseFor   = 60 * time.Second
+	renewEvery = 20 * time.Second
+	// statTimeout bounds a statfs; the kubelet gives up after a minute or two and
+	// measures its volumes in a few workers.
+	statTimeout = 5 * time.Second
+	// maxNodeID is CSI's limit.
+	maxNodeID = 256
+)
+
+// NodeDeps are what a Node stands on. Table may be nil: the kernel's is read then.
+type NodeDeps struct {
+	Records storage.Records
+	Mounter Mounter
+	Table   MountTable
+	Log     *slog.Logger
+}
+
+// NodeOptions: NodeID is needed, and the same after every restart.
+type NodeOptions struct {
+	NodeID string
+	// MaxVolumes is told to the scheduler; 0 means no limit.
+	MaxVolumes int64
+	// LeaseFor, RenewEvery and StatTimeout are 60, 20 and 5 seconds unless set.
+	LeaseFor, RenewEvery, StatTimeout time.Duration
+}
+
+// Validate says whether the options can work.
+func (o NodeOptions) Validate() error {
+	switch {
+	case o.NodeID == "" || len(o.NodeID) > maxNodeID:
+		return storage.Errorf(storage.Invalid, "node id %q: 1 to %d bytes are needed", o.NodeID, maxNodeID)
+	case o.MaxVolumes < 0 || o.LeaseFor < 0 || o.RenewEvery < 0 || o.StatTimeout < 0:
+		return storage.Errorf(storage.Invalid, "node options must not be negative")
+	case o.LeaseFor > 0 && o.RenewEvery >= o.LeaseFor:
+		return storage.Errorf(storage.Invalid, "leases of %s renewed every %s would end", o.LeaseFor, o.RenewEvery)
+	}
+	return nil
+}
+
+// Node is the CSI node service.
+type Node struct {
+	csi.UnimplementedNodeServer
+
+	// Dependencies.
+	records storage.Records
+	mounter Mounter
+	table   MountTable
+	log     *slog.Logger
+
+	// Fixed after New.
+	o NodeOptions
+
+	pending pending
+	stats   stats
+}
+
+var _ csi.NodeServer = (*Node)(nil)
+
+// NewNode makes the node service. Run has to run beside it.
+func NewNode(d NodeDeps, o NodeOptions) (*Node, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	if o.LeaseFor == 0 {
+		o.LeaseFor = leaseFor
+	}
+	if o.RenewEvery == 0 {
+		o.RenewEvery = min(renewEvery, o.LeaseFor/3)
+	}
+	if o.StatTimeout == 0 {
+		o.StatTimeout = statTimeout
+	}
+	if d.Table == nil {
+		d.Table = kernelTable{}
+	}
+	if d.Log == nil {
+		d.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Node{records: d.Records, mounter: d.Mounter, table: d.Table, log: d.Log, o: o, stats: stats{measure: statfs}}, nil
+}
+
+// Register implements Service.
+func (n *Node) Register(s grpc.ServiceRegistrar) { csi.RegisterNodeServer(s, n) }
+
+// NodeGetCapabilities implements csi.NodeServer.
+func (n *Node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
+	resp := &csi.NodeGetCapabilitiesResponse{}
+	for _, t := range []csi.NodeServiceCapability_RPC_Type{
+		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
+		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+	} {
+		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{
+			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}},
+		})
+	}
+	return resp, nil
+}
+
+// NodeGetInfo implements csi.NodeServer. Volumes can be had on every node, so
+// there is no topology.
+func (n *Node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
+	return &csi.NodeGetInfoResponse{NodeId: n.o.NodeID, MaxVolumesPerNode: n.o.MaxVolumes}, nil
+}
+
+// mounts is what the mounter has, with the questions that the operations ask.
+type mounts []Mounted
+
+func (n *Node) mounts(ctx context.Context) (mounts, error) { return n.mounter.Mounts(ctx) }
+
+// of returns the mount of a volume, or nil.
+func (m mounts) of(id string) *Mounted {
+	for i := range m {
+		if m[i].ID == id {
+			return &m[i]
+		}
+	}
+	return nil
+}
+
+// at returns whose mount or bind is at path, or nil.
+func (m mounts) at(path string) *Mounted {
+	for i := range m {
+		if samePath(m[i].Target, path) || m[i].boundAt(path) {
+			return &m[i]
+		}
+	}
+	return nil
+}
+
+func (m *Mounted) boundAt(path string) bool {
+	for _, b := range m.Binds {
+		if samePath(b, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// needPath says whether path can be a place to mount at.
+func needPath(what, path string) error {
+	if path == "" {
+		return storage.Errorf(storage.Invalid, "the %s is missing", what)
+	}
+	if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
+		return storage.Errorf(storage.Invalid, "the %s %q must be absolute, and not the root", what, path)
+	}
+	return nil
+}
+
+func needID(id string) error {
+	if id == "" {
+		return storage.Errorf(storage.Invalid, "the volume id is missing")
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// NodePublishVolume implements csi.NodeServer. It needs nothing but the mounter:
+// a pod can start on a staged volume while the store is away.
+func (n *Node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolumeRequest) (*csi.NodePublishVolumeResponse, error) {
+	if err := needID(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := needPath("target path", req.GetTargetPath()); err != nil {
+		return nil, err
+	}
+	if err := checkCapability(req.GetVolumeCapability()); err != nil {
+		return nil, err
+	}
+	if req.GetStagingTargetPath() == "" {
+		return nil, storage.Errorf(storage.InUse, "the staging path is missing: the volume has to be staged first")
+	}
+	id, err := checkVolumeID(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	err = n.pending.do(ctx, id, "NodePublishVolume", func() error { return n.publish(ctx, id, req) })
+	if err != nil {
+		return nil, err
+	}
+	return &csi.NodePublishVolumeResponse{}, nil
+}
+
+func (n *Node) publish(ctx context.Context, id storage.VolumeID, req *csi.NodePublishVolumeRequest) error {
+	target, m := req.GetTargetPath(), req.GetVolumeCapability().GetAccessMode().GetMode()
+	all, err := n.mounts(ctx)
+	if err != nil {
+		return err
+	}
+	have := all.of(string(id))
+	if have == nil {
+		if _, err := n.records.GetRecord(ctx, id); err != nil {
+			return err
+		}
+		return storage.Errorf(storage.InUse, "volume %s is not staged on this node", id)
+	}
+	if !samePath(have.Target, req.GetStagingTargetPath()) {
+		return storage.Errorf(storage.InUse, "volume %s is staged at %s, not at %s", id, have.Target, req.GetStagingTargetPath())
+	}
+	if samePath(have.Target, target) {
+		return storage.Errorf(storage.Invalid, "the target path %s is the staging path", target)
+	}
+	ro := have.ReadOnly || req.GetReadonly() || readOnly(m)
+	mounted, mountedRO, err := n.table.Mounted(target)
+	if err != nil {
+		return err
+	}
+	switch {
+	case mounted && !have.boundAt(target):
+		return storage.Errorf(storage.Exists, "something else is mounted at %s", target)
+	case mounted && mountedRO != ro:
+		return storage.Errorf(storage.Exists, "volume %s is published at %s with read-only %v, not %v", id, target, mountedRO, ro)
+	case mounted:
+		return nil
+	case m == singleWriter && publishedElsewhere(have, target):
+		return storage.Errorf(storage.InUse, "volume %s is for one pod at a time and is published at %s", id, strings.Join(have.Binds, ", "))
+	}
+	made, err := n.makeDir("target path", target)
+	if err != nil {
+		return err
+	}
+	if err := n.mounter.Bind(ctx, string(id), target, ro); err != nil {
+		err = fmt.Errorf("publish volume %s: %w", id, err)
+		if made {
+			err = errors.Join(err, n.removeDir(target))
+		}
+		return err
+	}
+	n.log.InfoContext(ctx, "volume published", slog.String("volume", string(id)), slog.String("path", target))
+	return nil
+}
+
+func publishedElsewhere(m *Mounted, target string) bool {
+	for _, b := range m.Binds {
+		if !samePath(b, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// NodeUnpublishVolume implements csi.NodeServer. It goes by what is mounted, not
+// by the record.
+func (n *Node) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVolumeRequest) (*csi.NodeUnpublishVolumeResponse, error) {
+	if err := needID(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := needPath("target path", req.GetTargetPath()); err != nil {
+		return nil, err
+	}
+	id, target := storage.VolumeID(req.GetVolumeId()), req.GetTargetPath()
+	err := n.pending.do(ctx, id, "NodeUnpublishVolume", func() error { return n.unpublish(ctx, id, target) })
+	if err != nil {
+		return nil, err
+	}
+	return &csi.NodeUnpublishVolumeResponse{}, nil
+}
+
+func (n *Node) unpublish(ctx context.Context, id storage.VolumeID, target string) error {
+	all, err := n.mounts(ctx)
+	if err != nil {
+		return err
+	}
+	if other := all.at(target); other != nil {
+		if other.ID != string(id) {
+			return storage.Errorf(storage.InUse, "the target path %s belongs to volume %s", target, other.ID)
+		}
+		if samePath(other.Target, target) {
+			return storage.Errorf(storage.Invalid, "the target path %s is the staging path of volume %s", target, id)
+		}
+	}
+	if err := n.unmount(ctx, target); err != nil {
+		return err
+	}
+	if err := n.removeDir(target); err != nil {
+		return err
+	}
+	n.log.InfoContext(ctx, "volume unpublished", slog.String("volume", string(id)), slog.String("path", target))
+	return nil
+}

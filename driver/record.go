@@ -1,0 +1,33 @@
+package driver
+
+import (
+	"context"
+	"maps"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// updateTries bounds how often a conditional update is begun again. Two nodes and
+// a controller may meet; more than this is a defect.
+const updateTries = 10
+
+// updateRecord reads a record, lets change judge and alter it, and writes it back
+// if nobody was faster; otherwise it starts again, so that change always judges
+// what it alters.
+func updateRecord(ctx context.Context, records storage.Records, id storage.VolumeID, change func(*storage.Record) error) (storage.Record, error) {
+	for try := 1; ; try++ {
+		r, err := records.GetRecord(ctx, id)
+		if err != nil {
+			return storage.Record{}, err
+		}
+		// The map is copied: a Records may hand out what it keeps.
+		r.Leases = maps.Clone(r.Leases)
+		if err := change(&r); err != nil {
+			return storage.Record{}, err
+		}
+		r, err = records.UpdateRecord(ctx, r)
+		if err == nil || !storage.Is(err, storage.Changed) || try >= updateTries {
+			return r, err
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package driver
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// NodeStageVolume implements csi.NodeServer. The lease is written before the
+// mount: a volume must never be mounted without one. When the mount fails the
+// lease ends by itself; giving it back at once could let another node in while
+// the mount is still coming up.
+func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequest) (*csi.NodeStageVolumeResponse, error) {
+	if err := needID(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := needPath("staging path", req.GetStagingTargetPath()); err != nil {
+		return nil, err
+	}
+	if err := checkCapability(req.GetVolumeCapability()); err != nil {
+		return nil, err
+	}
+	id, err := checkVolumeID(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	err = n.pending.do(ctx, id, "NodeStageVolume", func() error {
+		return n.stage(ctx, id, req.GetStagingTargetPath(), req.GetVolumeCapability().GetAccessMode().GetMode())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &csi.NodeStageVolumeResponse{}, nil
+}
+
+func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m mode) error {
+	r, err := n.records.GetRecord(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := usableBy(&r, n.o.NodeID); err != nil {
+		return err
+	}
+	if !serves(r.Access, m) {
+		return storage.Errorf(storage.Invalid, "volume %s has access %s, which does not serve %s", id, r.Access, m)
+	}
+	all, err := n.mounts(ctx)
+	if err != nil {
+		return err
+	}
+	ro := r.Access == storage.ReadOnlyMode || readOnly(m)
+	have := all.of(string(id))
+	switch other := all.at(target); {
+	case have != nil && !samePath(have.Target, target):
+		return storage.Errorf(storage.InUse, "volume %s is staged at %s already", id, have.Target)
+	case have != nil && have.ReadOnly != ro:
+		return storage.Errorf(storage.Exists, "volume %s is staged at %s with read-only %v, not %v", id, target, have.ReadOnly, ro)
+	case have == nil && other != nil:
+		return storage.Errorf(storage.InUse, "volume %s is mounted at %s", other.ID, target)
+	case have == nil:
+		if err := n.makeStaging(target); err != nil {
+			return err
+		}
+	}
+	if r, err = n.takeLease(ctx, id, target); err != nil {
+		return err
+	}
+	if have != nil && have.Healthy {
+		return nil
+	}
+	config, err := json.Marshal(MountConfig{Volume: id, Bucket: r.Bucket, ReadOnly: ro})
+	if err != nil {
+		return fmt.Errorf("mount config of %s: %w", id, err)
+	}
+	if err := n.mounter.Mount(ctx, string(id), target, ro, config); err != nil {
+		return fmt.Errorf("mount volume %s: %w", id, err)
+	}
+	n.log.InfoContext(ctx, "volume staged", slog.String("volume", string(id)), slog.String("path", target))
+	return nil
+}
+
+// makeStaging makes the folder, unless something that the mounter does not know
+// is mounted there: a mount from before a keeper that lost its memory.
+func (n *Node) makeStaging(target string) error {
+	mounted, _, err := n.table.Mounted(target)
+	if err != nil {
+		return err
+	}
+	if mounted {
+		return storage.Errorf(storage.InUse, "the staging path %s is a mount point of something else; unmount it first", target)
+	}
+	_, err = n.makeDir("staging path", target)
+	return err
+}
+
+// NodeUnstageVolume implements csi.NodeServer. It goes by what is mounted: a
+// volume whose record is gone can be unstaged too.
+func (n *Node) NodeUnstageVolume(ctx context.Context, req *csi.NodeUnstageVolumeRequest) (*csi.NodeUnstageVolumeResponse, error) {
+	if err := needID(req.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if err := needPath("staging path", req.GetStagingTargetPath()); err != nil {
+		return nil, err
+	}
+	id := storage.VolumeID(req.GetVolumeId())
+	err := n.pending.do(ctx, id, "NodeUnstageVolume", func() error {
+		return n.unstage(ctx, id, req.GetStagingTargetPath())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &csi.NodeUnstageVolumeResponse{}, nil
+}
+
+func (n *Node) unstage(ctx context.Context, id storage.VolumeID, target string) error {
+	all, err := n.mounts(ctx)
+	if err != nil {
+		return err
+	}
+	have := all.of(string(id))
+	switch other := all.at(target); {
+	case other != nil && other.ID != string(id):
+		return storage.Errorf(storage.InUse, "the staging path %s belongs to volume %s", target, other.ID)
+	case have != nil && !samePath(have.Target, target):
+		// Staged elsewhere: at target there is nothing to undo.
+		return nil
+	case have != nil && len(have.Binds) > 0:
+		return storage.Errorf(storage.InUse, "volume %s is still published at %s; the mount is busy", id, strings.Join(have.Binds, ", "))
+	}
+	if err := n.unmount(ctx, target); err != nil {
+		return err
+	}
+	if err := n.giveLeaseBack(ctx, id); err != nil {
+		return err
+	}
+	n.log.InfoContext(ctx, "volume unstaged", slog.String("volume", string(id)), slog.String("path", target))
+	return nil
+}
+
+func (n *Node) unmount(ctx context.Context, target string) error {
+	err := n.mounter.Unmount(ctx, target)
+	if storage.Is(err, storage.InUse) || storage.Is(err, storage.Busy) {
+		return storage.Errorf(storage.InUse, "unmount %s: the mount is busy: %w", target, err)
+	}
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", target, err)
+	}
+	return nil
+}
