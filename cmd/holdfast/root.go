@@ -55,7 +55,11 @@ func newRoot(a *app) *cobra.Command {
 		return fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())
 	})
 	root.AddCommand(
+		newUp(a),
+		newDown(a),
+		newStatus(a),
 		newVolume(a),
+		newDoctor(a),
 		newVersion(a),
 	)
 	return root

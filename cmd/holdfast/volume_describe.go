@@ -40,6 +40,7 @@ func newVolumeDescribe(a *app) *cobra.Command {
 				{"Bucket", d.Bucket},
 				{"Size", fmt.Sprintf("%s (%d bytes)", size.Bytes(d.Size), d.Size)},
 				{"Access", string(d.Access)},
+				{"Phase", d.Phase},
 				{"Used", used},
 				{"In use by", orDash(strings.Join(d.Nodes, ", "))},
 				{"Mounted at", orDash(strings.Join(d.Mounts, ", "))},

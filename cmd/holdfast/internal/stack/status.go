@@ -1,8 +1,11 @@
 package stack
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"io/fs"
+	"os"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/process"
@@ -92,4 +95,27 @@ func (s Status) Healthy() bool {
 		}
 	}
 	return true
+}
+
+// statusWriter replaces the status file when there is something new. It does not
+// flush it: after a power cut nothing of it is true.
+type statusWriter struct {
+	path string
+	last []byte
+}
+
+func (w *statusWriter) write(s Status) error {
+	b, err := json.MarshalIndent(s, "", "  ")
+	if err != nil || bytes.Equal(b, w.last) {
+		return err
+	}
+	next := w.path + ".new"
+	if err := os.WriteFile(next, b, 0o644); err != nil {
+		return err
+	}
+	if err := os.Rename(next, w.path); err != nil {
+		return err
+	}
+	w.last = b
+	return nil
 }

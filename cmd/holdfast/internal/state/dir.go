@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 )
 
@@ -79,4 +80,11 @@ func (d Dir) CheckSockets() error {
 			d, n-maxSocketPath, maxSocketPath, EnvDir)
 	}
 	return nil
+}
+
+// Exists reports whether there is such a state: a folder in which something was
+// started once.
+func (d Dir) Exists() bool {
+	info, err := os.Stat(d.Run())
+	return err == nil && info.IsDir()
 }

@@ -36,7 +36,6 @@ func (d Dir) Prepare(a Accounts) error {
 	}{
 		{d.Mounts(), 0o700, me},
 		{d.Staging(), 0o755, a.Node},
-		{d.Cluster(), 0o700, a.Services},
 		{d.Mounter(), 0o700, a.Mounter},
 		{d.Logs(), 0o755, me},
 		// The controller makes its socket here; the sticky bit keeps it from

@@ -16,9 +16,9 @@ import (
 // into another mount, bind mounts of the same device included.
 
 // known is all that a state consists of. What else lies in the folder is not
-// ours and stays.
+// ours and stays. The locks in run/ go last.
 var known = []string{
-	"run", "logs", "bin", "mounts", "staging", "mounter", "cluster", "admin.json", "config.json",
+	"mounts", "staging", "mounter", "cluster", "bin", "logs", "admin.json", "config.json", "run",
 }
 
 // MountsBelow returns what is mounted at path or below it.

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -95,4 +97,19 @@ func (r Record) forget(dir state.Dir) error {
 		return err
 	}
 	return nil
+}
+
+// RemoveTargets takes away the folders that were made for the mounts, where they
+// are empty.
+func (rs Records) RemoveTargets() error {
+	var errs []error
+	for _, r := range rs {
+		if !r.Made {
+			continue
+		}
+		if err := unmakeTarget(r.Target); !errors.Is(err, unix.ENOTEMPTY) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -21,6 +21,9 @@ type Volume struct {
 	Bucket string             `json:"bucket"`
 	Size   int64              `json:"size"`
 	Access storage.AccessMode `json:"access"`
+	// Phase is ready, or says that a creation or a deletion is to be finished by
+	// repeating it.
+	Phase string `json:"phase"`
 	// Mounts are the directories where this machine has it.
 	Mounts []string `json:"mounts"`
 
@@ -32,11 +35,17 @@ const (
 	contextName   = "name"
 	contextBucket = "bucket"
 	contextAccess = "access"
+	contextPhase  = "phase" // not there when ready
 )
 
 func fromCSI(v *csi.Volume) Volume {
 	vc := v.GetVolumeContext()
+	phase := vc[contextPhase]
+	if phase == "" {
+		phase = string(storage.Ready)
+	}
 	return Volume{
+		Phase:   phase,
 		Name:    vc[contextName],
 		ID:      v.GetVolumeId(),
 		Bucket:  vc[contextBucket],

@@ -1,0 +1,47 @@
+package stack
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/process"
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/fuse/keeper"
+)
+
+const (
+	mounterName = "mounter"
+	// mounterStop is for what it still has to write.
+	mounterStop = 30 * time.Second
+)
+
+// startMounter starts the mounter unless it runs.
+func startMounter(o Options, mount, filer string) (process.ID, error) {
+	if id, ok := noted(o.Dir, mounterName); ok {
+		return id, nil
+	}
+	d := detached{name: mounterName, path: mount, args: []string{
+		"serve",
+		"--keeper", keeper.MounterSocket(o.Dir.Run()),
+		"--filer", filer,
+		"--dir", o.Dir.Mounter(),
+	}}
+	if os.Getuid() == 0 {
+		account := o.accounts().Mounter
+		d.user = &account
+	}
+	return d.start(o.Dir)
+}
+
+// stopMounter ends the mounter. Without one there is nothing to do.
+func stopMounter(ctx context.Context, dir state.Dir) error {
+	id, ok := noted(dir, mounterName)
+	if !ok {
+		return forgetPID(dir, mounterName)
+	}
+	if err := end(ctx, id, mounterStop); err != nil {
+		return err
+	}
+	return forgetPID(dir, mounterName)
+}

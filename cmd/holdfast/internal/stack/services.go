@@ -1,0 +1,91 @@
+package stack
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/fuse/keeper"
+	"github.com/holdfast-csi/holdfast/storage/cluster"
+	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
+)
+
+const (
+	controllerName = "controller"
+	nodeName       = "node"
+	// serviceStop is for the calls under way.
+	serviceStop = 10 * time.Second
+)
+
+// services are the two CSI services. Both die with the supervisor.
+func services(o Options, program string, at cluster.Endpoints, nodeID string) []supervise.Spec {
+	accounts := o.accounts()
+	controller := supervise.Spec{
+		Name: controllerName,
+		Path: program,
+		Args: []string{
+			"controller",
+			"--socket", o.Dir.ControllerSocket(),
+			"--filer", at.FilerGRPC,
+			"--s3-endpoint", at.S3URL,
+			"--admin-keys-file", o.Dir.AdminKeys(),
+		},
+		LogFile:   o.Dir.Log(controllerName),
+		StopGrace: serviceStop,
+		Ready:     answers(o.Dir.ControllerSocket()),
+	}
+	node := supervise.Spec{
+		Name: nodeName,
+		Path: program,
+		Args: []string{
+			"node",
+			"--socket", o.Dir.NodeSocket(),
+			"--filer", at.FilerGRPC,
+			"--node-id", nodeID,
+			"--keeper-socket", keeper.NodeSocket(o.Dir.Run()),
+		},
+		LogFile:   o.Dir.Log(nodeName),
+		StopGrace: serviceStop,
+		Ready:     answers(o.Dir.NodeSocket()),
+	}
+	if os.Getuid() == 0 {
+		controller.User = serviceUser(accounts.Services)
+		node.Args = append(node.Args, "--drop-capabilities")
+	}
+	return []supervise.Spec{controller, node}
+}
+
+// serviceUser is an account as supervise has it.
+func serviceUser(a state.Account) *supervise.User {
+	return &supervise.User{UID: uint32(a.UID), GID: uint32(a.GID)}
+}
+
+// answers returns once the CSI service behind a socket says that it is ready.
+func answers(socket string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		identity := csi.NewIdentityClient(conn)
+		return supervise.Poll(ctx, pollEvery, func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			resp, err := identity.Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
+			if err != nil {
+				return err
+			}
+			if r := resp.GetReady(); r != nil && !r.GetValue() {
+				return errors.New("it says that it is not ready")
+			}
+			return nil
+		})
+	}
+}
