@@ -1,0 +1,175 @@
+package fuse
+
+import (
+	"crypto/md5"
+	iofs "io/fs"
+	"mime"
+	"path"
+	"syscall"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// maxTarget is PATH_MAX: a symbolic link's target is shorter.
+const maxTarget = 4096
+
+// emptyMD5 is the ETag of an empty object.
+var emptyMD5 = md5.Sum(nil)
+
+// makeEntry makes a new entry of the caller under a name and returns its node, looked
+// up once.
+func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.FileMode, dress func(*storage.Entry)) (*node, gofuse.Status) {
+	dir, err := fs.node(in.NodeId)
+	if err != nil {
+		return nil, fs.status(op, nil, err)
+	}
+	if err := fs.writable(); err != nil {
+		return nil, fs.status(op, dir, err)
+	}
+	if err := storage.CheckName(name); err != nil {
+		return nil, fs.status(op, dir, err)
+	}
+	ctx, done := changing()
+	defer done()
+	p, err := fs.table.path(dir)
+	if err != nil {
+		return nil, fs.status(op, dir, err)
+	}
+	now := time.Now()
+	e := storage.Entry{
+		Mode: mode, UID: in.Uid, GID: in.Gid, Inode: newInode(), Native: true,
+		Mtime: now, Ctime: now, Atime: now, Btime: now,
+	}
+	if up := dir.stored(); up.Native && up.Mode&iofs.ModeSetgid != 0 {
+		e.GID = up.GID
+		if e.IsDir() {
+			e.Mode |= iofs.ModeSetgid
+		}
+	}
+	if dress != nil {
+		dress(&e)
+	}
+	made, err := fs.vol.Files.Create(ctx, p.Join(name), e)
+	if err != nil {
+		return nil, fs.status(op, dir, err)
+	}
+	return fs.bind(dir, name, made, true), gofuse.OK
+}
+
+// emptyFile gives a new file what S3 shows of an empty object.
+func emptyFile(name string) func(*storage.Entry) {
+	return func(e *storage.Entry) {
+		e.MIME = mime.TypeByExtension(path.Ext(name))
+		e.MD5 = emptyMD5[:]
+	}
+}
+
+// Create implements gofuse.RawFileSystem.
+func (fs *FS) Create(_ <-chan struct{}, in *gofuse.CreateIn, name string, out *gofuse.CreateOut) gofuse.Status {
+	n, status := fs.makeEntry("create", &in.InHeader, name, goPerm(in.Mode), emptyFile(name))
+	if !status.Ok() {
+		return status
+	}
+	fs.table.open(n)
+	fs.entryOut(n, &out.EntryOut)
+	return gofuse.OK
+}
+
+// Mknod implements gofuse.RawFileSystem.
+func (fs *FS) Mknod(_ <-chan struct{}, in *gofuse.MknodIn, name string, out *gofuse.EntryOut) gofuse.Status {
+	kind, ok := goType(in.Mode)
+	if !ok || kind == iofs.ModeDir || kind == iofs.ModeSymlink {
+		return gofuse.EINVAL
+	}
+	n, status := fs.makeEntry("mknod", &in.InHeader, name, kind|goPerm(in.Mode), func(e *storage.Entry) {
+		e.Rdev = in.Rdev
+		if kind == 0 {
+			emptyFile(name)(e)
+		}
+	})
+	if !status.Ok() {
+		return status
+	}
+	fs.entryOut(n, out)
+	return gofuse.OK
+}
+
+// Mkdir implements gofuse.RawFileSystem.
+func (fs *FS) Mkdir(_ <-chan struct{}, in *gofuse.MkdirIn, name string, out *gofuse.EntryOut) gofuse.Status {
+	n, status := fs.makeEntry("mkdir", &in.InHeader, name, iofs.ModeDir|goPerm(in.Mode), nil)
+	if !status.Ok() {
+		return status
+	}
+	fs.entryOut(n, out)
+	return gofuse.OK
+}
+
+// Symlink implements gofuse.RawFileSystem.
+func (fs *FS) Symlink(_ <-chan struct{}, in *gofuse.InHeader, target, name string, out *gofuse.EntryOut) gofuse.Status {
+	if len(target) >= maxTarget {
+		return gofuse.Status(syscall.ENAMETOOLONG)
+	}
+	n, status := fs.makeEntry("symlink", in, name, iofs.ModeSymlink|0o777, func(e *storage.Entry) { e.Target = target })
+	if !status.Ok() {
+		return status
+	}
+	fs.entryOut(n, out)
+	return gofuse.OK
+}
+
+// Link implements gofuse.RawFileSystem.
+func (fs *FS) Link(_ <-chan struct{}, in *gofuse.LinkIn, name string, out *gofuse.EntryOut) gofuse.Status {
+	dir, err := fs.node(in.NodeId)
+	if err != nil {
+		return fs.status("link", nil, err)
+	}
+	n, err := fs.node(in.Oldnodeid)
+	if err != nil {
+		return fs.status("link", dir, err)
+	}
+	return fs.status("link", n, fs.link(n, dir, name, out))
+}
+
+func (fs *FS) link(n, dir *node, name string, out *gofuse.EntryOut) error {
+	if err := fs.writable(); err != nil {
+		return err
+	}
+	if err := storage.CheckName(name); err != nil {
+		return err
+	}
+	ctx, done := changing()
+	defer done()
+	end, err := n.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	// Both names show what is committed, and the entry must be ours before it is
+	// shared: an inode number made by the store is not unique.
+	if err := fs.commitInTurn(ctx, n); err != nil {
+		return err
+	}
+	if !n.stored().Native {
+		if err := fs.change(ctx, n, func(*storage.Entry) {}); err != nil {
+			return err
+		}
+	}
+	from, err := fs.table.path(n)
+	if err != nil {
+		return err
+	}
+	p, err := fs.table.path(dir)
+	if err != nil {
+		return err
+	}
+	e, err := fs.vol.Files.Link(ctx, from, p.Join(name))
+	if err != nil {
+		return err
+	}
+	n.learn(e)
+	fs.entryOut(fs.bind(dir, name, e, true), out)
+	return nil
+}

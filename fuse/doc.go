@@ -1,0 +1,17 @@
+// Package fuse is the file system: it answers the kernel's requests from the
+// storage contracts.
+//
+// Owns: node ids, POSIX semantics, errno, the dirty content of open files until
+// it is committed.
+//
+// Never: SeaweedFS or S3 (it sees storage.Volume alone), mount(2) (fuse/keeper),
+// /dev/fuse (fuse/session).
+//
+// Flow: session → FS method → node → storage.Files and storage.Chunks. The
+// stream of changes (watch.go) goes the other way and tells the kernel what to
+// forget. What is promised to applications stands in SEMANTICS.md.
+//
+// Locks, outermost first: node.turn (held over I/O by design: the changes of one
+// file go to the store one after the other), table.mu, node.mu. No lock but turn
+// is held over I/O, and a notification is sent under none of them.
+package fuse

@@ -1,0 +1,180 @@
+package fuse
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+const (
+	// watchedTTL is how long the kernel and we trust a name or an attribute while
+	// the stream of changes tells us of every foreign one.
+	watchedTTL = time.Minute
+	// blindTTL is the same while the stream is down.
+	blindTTL = time.Second
+	// opTimeout ends a call that the store does not answer: EIO for that call
+	// alone.
+	opTimeout = 2 * time.Minute
+)
+
+// Notifier tells the kernel to forget. Its methods must not wait; they fail only
+// when the session has ended, and then there is nothing to forget.
+type Notifier interface {
+	// InvalInode drops the attributes of a node and its cached bytes from off, or
+	// the attributes alone when off is negative.
+	InvalInode(node uint64, off, length int64) error
+	// InvalEntry drops one name of a directory.
+	InvalEntry(parent uint64, name string) error
+}
+
+// Options of a file system. The zero value works.
+type Options struct {
+	// ReadOnly refuses every change.
+	ReadOnly bool
+	// UID, GID, FileMode and DirMode are shown for objects that were made over
+	// S3. Modes default to 0644 and 0755.
+	UID, GID          uint32
+	FileMode, DirMode os.FileMode
+	// StageDir takes the content that waits for its commit; os.TempDir() when
+	// empty.
+	StageDir string
+	// Logger takes failed operations; nothing when nil.
+	Logger *slog.Logger
+}
+
+// FS serves one volume. It implements go-fuse's RawFileSystem.
+type FS struct {
+	gofuse.RawFileSystem
+	vol  storage.Volume
+	opts Options
+	log  *slog.Logger
+
+	table *table
+	dirs  *dirStreams
+	// memory is what the stages of all files hold in RAM, in bytes.
+	memory atomic.Int64
+	// watched is set while the stream of changes is up.
+	watched atomic.Bool
+	space   spaceCache
+
+	notifier atomic.Pointer[Notifier]
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+}
+
+var _ gofuse.RawFileSystem = (*FS)(nil)
+
+// New makes a file system over a volume. It does nothing until Start.
+func New(vol storage.Volume, o Options) *FS {
+	if o.FileMode == 0 {
+		o.FileMode = 0o644
+	}
+	if o.DirMode == 0 {
+		o.DirMode = 0o755
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &FS{
+		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
+		vol:           vol, opts: o, log: o.Logger,
+		table: newTable(), dirs: newDirStreams(),
+	}
+}
+
+// Start begins to follow the changes that others make and passes them to the
+// kernel through n.
+func (fs *FS) Start(n Notifier) {
+	fs.notifier.Store(&n)
+	ctx, stop := context.WithCancel(context.Background())
+	fs.stop = stop
+	fs.running.Go(func() { fs.watch(ctx) })
+}
+
+// Close commits what is still dirty and ends the goroutines. It returns the
+// first failure to commit.
+func (fs *FS) Close(ctx context.Context) error {
+	if fs.stop != nil {
+		fs.stop()
+	}
+	fs.running.Wait()
+	var first error
+	for _, n := range fs.table.all() {
+		if err := fs.commit(ctx, n); err != nil && first == nil {
+			first = err
+		}
+		n.discard(fs)
+	}
+	return first
+}
+
+// String implements gofuse.RawFileSystem.
+func (fs *FS) String() string { return "holdfast" }
+
+// ttl is how long an answer may be kept.
+func (fs *FS) ttl() time.Duration {
+	if fs.watched.Load() {
+		return watchedTTL
+	}
+	return blindTTL
+}
+
+// changing is the context of an operation that changes something: an
+// interrupted system call may have been carried out, so it is not given up when
+// the application is signalled.
+func changing() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), opTimeout)
+}
+
+// reading is the context of an operation that can be repeated: it ends when the
+// kernel says that the caller was signalled.
+func reading(cancel <-chan struct{}) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(interruptible{context.Background(), cancel}, opTimeout)
+}
+
+// interruptible is a context that ends with the kernel's request.
+type interruptible struct {
+	context.Context
+	cancel <-chan struct{}
+}
+
+func (c interruptible) Done() <-chan struct{} { return c.cancel }
+
+func (c interruptible) Err() error {
+	select {
+	case <-c.cancel:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// node finds the node of a request.
+func (fs *FS) node(id uint64) (*node, error) {
+	n := fs.table.get(id)
+	if n == nil {
+		return nil, storage.Errorf(storage.Stale, "node %d is not known", id)
+	}
+	return n, nil
+}
+
+// writable refuses changes of a read-only volume.
+func (fs *FS) writable() error {
+	if fs.opts.ReadOnly {
+		return storage.Errorf(storage.ReadOnly, "the volume is read-only")
+	}
+	return nil
+}
+
+// Access implements gofuse.RawFileSystem: the kernel checks permissions itself.
+func (fs *FS) Access(<-chan struct{}, *gofuse.AccessIn) gofuse.Status {
+	return gofuse.Status(syscall.ENOSYS)
+}

@@ -1,0 +1,130 @@
+package fuse
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// node is one file, directory or other inode that the kernel knows of.
+type node struct {
+	// id is the number that the kernel calls it by, and its inode number.
+	id uint64
+	// turn is held by whoever changes the file, over the calls to the store: a
+	// semaphore of one that a waiter can leave.
+	turn chan struct{}
+
+	// links is under table.mu.
+	links struct {
+		names map[place]struct{}
+		// lookups is how often the kernel was given this node and has not
+		// forgotten it; opens how many handles are open; children how many nodes
+		// have a name in it.
+		lookups  uint64
+		opens    int
+		children int
+		// orphan: the last name is gone, by us or by others.
+		orphan bool
+	}
+
+	mu struct {
+		sync.RWMutex
+		// entry is what the store last said; stage overlays it.
+		entry storage.Entry
+		// known is when; zero is never, or doubted.
+		known time.Time
+		// stage holds content that is not committed; nil when there is none.
+		stage *stage
+		// pending are changes of attributes that go with the next commit.
+		pending patch
+		// kept: the last name was removed while handles were open, and the content
+		// was left for them.
+		kept bool
+		// opened is the content that the kernel's page cache was filled from.
+		opened []storage.ChunkID
+	}
+}
+
+// place is a name in a directory.
+type place struct {
+	dir  *node
+	name string
+}
+
+func (n *node) nodeID() uint64 {
+	if n == nil {
+		return 0
+	}
+	return n.id
+}
+
+// begin takes the turn; the returned func gives it back.
+func (n *node) begin(ctx context.Context) (func(), error) {
+	select {
+	case n.turn <- struct{}{}:
+		return func() { <-n.turn }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// learn keeps what the store said.
+func (n *node) learn(e storage.Entry) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.entry, n.mu.known = e, time.Now()
+}
+
+// doubt makes the next look go to the store.
+func (n *node) doubt() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.known = time.Time{}
+}
+
+// stored returns what the store last said.
+func (n *node) stored() storage.Entry {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.mu.entry
+}
+
+// shown is the entry as applications see it: with what is not committed.
+func (n *node) shown() storage.Entry {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	e := n.mu.entry
+	n.mu.pending.apply(&e)
+	if n.mu.stage != nil {
+		e.Size = n.mu.stage.size
+	}
+	return e
+}
+
+// dirty reports whether something waits for a commit.
+func (n *node) dirty() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.mu.stage != nil || !n.mu.pending.empty()
+}
+
+// fresh reports whether what is known is younger than ttl, or ours alone: what
+// is not committed is not looked up again.
+func (n *node) fresh(ttl time.Duration) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.mu.stage != nil || !n.mu.pending.empty() || time.Since(n.mu.known) < ttl
+}
+
+// discard forgets what is not committed.
+func (n *node) discard(fs *FS) {
+	n.mu.Lock()
+	s := n.mu.stage
+	n.mu.stage, n.mu.pending = nil, patch{}
+	n.mu.Unlock()
+	if s != nil {
+		s.close(fs)
+	}
+}

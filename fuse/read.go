@@ -1,0 +1,105 @@
+package fuse
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// Read implements gofuse.RawFileSystem.
+func (fs *FS) Read(cancel <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofuse.ReadResult, gofuse.Status) {
+	n, err := fs.node(in.NodeId)
+	if err != nil {
+		return nil, fs.status("read", nil, err)
+	}
+	ctx, done := reading(cancel)
+	defer done()
+	got, err := fs.readAt(ctx, n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
+	if err != nil {
+		return nil, fs.status("read", n, err)
+	}
+	return gofuse.ReadResultData(buf[:got]), gofuse.OK
+}
+
+// readAt fills b from off and returns how much of it lies before the end.
+// Uncommitted bytes come from the stage, the rest from the chunks, holes are
+// zeros. The bytes of the stage are copied first, under the lock; what a commit
+// does meanwhile does not matter to the chunks that were seen.
+func (fs *FS) readAt(ctx context.Context, n *node, b []byte, off int64) (int, error) {
+	n.mu.RLock()
+	e, size, base := n.mu.entry, n.mu.entry.Size, n.mu.entry.Size
+	var staged []span
+	if s := n.mu.stage; s != nil {
+		size, base = s.size, s.base
+		for _, d := range s.dirty {
+			d.from, d.to = max(d.from, off), min(d.to, off+int64(len(b)))
+			if d.from >= d.to {
+				continue
+			}
+			if err := s.read(b[d.from-off:d.to-off], d.from); err != nil {
+				n.mu.RUnlock()
+				return 0, fmt.Errorf("read the stage: %w", err)
+			}
+			staged = append(staged, d)
+		}
+	}
+	n.mu.RUnlock()
+	if off >= size {
+		return 0, nil
+	}
+	b = b[:min(int64(len(b)), size-off)]
+	at := off
+	for _, d := range append(staged, span{off + int64(len(b)), off + int64(len(b))}) {
+		if at < d.from {
+			if err := fs.readStored(ctx, e, base, b[at-off:d.from-off], at); err != nil {
+				return 0, err
+			}
+		}
+		at = max(at, d.to)
+	}
+	return len(b), nil
+}
+
+// readStored fills b with the committed content of e, of which the first base
+// bytes count; behind them are zeros.
+func (fs *FS) readStored(ctx context.Context, e storage.Entry, base int64, b []byte, off int64) error {
+	end := off + int64(len(b))
+	if len(e.Inline) > 0 {
+		clear(b)
+		if off < base {
+			copy(b[:min(int64(len(b)), base-off)], e.Inline[min(off, int64(len(e.Inline))):])
+		}
+		return nil
+	}
+	at := off
+	for _, x := range storage.Layout(storage.Cut(e.Chunks, base)) {
+		from, to := max(x.Offset, off), min(x.End(), end)
+		if from >= to {
+			continue
+		}
+		clear(b[at-off : from-off])
+		if err := fs.vol.Chunks.Read(ctx, x.Chunk, b[from-off:to-off], x.At+from-x.Offset); err != nil {
+			if storage.Is(err, storage.NotFound) { // replaced while open, and vacuumed since
+				return storage.Errorf(storage.Stale, "%w", err)
+			}
+			return err
+		}
+		at = to
+	}
+	clear(b[at-off:])
+	return nil
+}
+
+// contentOf names a content: the ids of its chunks.
+func contentOf(e storage.Entry) []storage.ChunkID {
+	ids := make([]storage.ChunkID, 0, len(e.Chunks))
+	for _, c := range e.Chunks {
+		ids = append(ids, c.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}

@@ -1,0 +1,106 @@
+package fuse
+
+import (
+	"context"
+	"time"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// SetAttr implements gofuse.RawFileSystem: chmod, chown, utimensat, truncate.
+func (fs *FS) SetAttr(_ <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrOut) gofuse.Status {
+	n, err := fs.node(in.NodeId)
+	if err != nil {
+		return fs.status("setattr", nil, err)
+	}
+	if err := fs.writable(); err != nil {
+		return fs.status("setattr", n, err)
+	}
+	ctx, done := changing()
+	defer done()
+	if err := fs.setAttr(ctx, n, in); err != nil {
+		return fs.status("setattr", n, err)
+	}
+	fs.attr(n, &out.Attr)
+	out.SetTimeout(fs.ttl())
+	return gofuse.OK
+}
+
+func (fs *FS) setAttr(ctx context.Context, n *node, in *gofuse.SetAttrIn) error {
+	end, err := n.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := fs.refresh(ctx, n, false); err != nil {
+		return err
+	}
+	change := requested(in)
+	if size, ok := in.GetSize(); ok {
+		fs.truncate(n, int64(size))
+	}
+	orphan, opens := fs.table.state(n)
+	if n.dirty() || orphan { // goes with the content
+		n.mu.Lock()
+		n.mu.pending.add(change)
+		n.mu.Unlock()
+		if opens > 0 {
+			return nil
+		}
+		return fs.commitInTurn(ctx, n)
+	}
+	return fs.change(ctx, n, change.apply)
+}
+
+// requested turns a request into a patch. ctime is ours to set.
+func requested(in *gofuse.SetAttrIn) patch {
+	now := time.Now()
+	p := patch{ctime: &now}
+	if mode, ok := in.GetMode(); ok {
+		perm := goPerm(mode)
+		p.perm = &perm
+	}
+	if uid, ok := in.GetUID(); ok {
+		p.uid = &uid
+	}
+	if gid, ok := in.GetGID(); ok {
+		p.gid = &gid
+	}
+	if t, ok := in.GetMTime(); ok {
+		p.mtime = &t
+	} else if _, ok := in.GetSize(); ok {
+		p.mtime = &now
+	}
+	if t, ok := in.GetATime(); ok {
+		p.atime = &t
+	}
+	return p
+}
+
+// truncate sets the size in the stage; the commit brings it to the store.
+func (fs *FS) truncate(n *node, size int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.stageLocked().truncate(size)
+}
+
+// change updates the entry of a clean node, again when others did it meanwhile.
+// The caller holds the turn.
+func (fs *FS) change(ctx context.Context, n *node, apply func(*storage.Entry)) error {
+	for range maxRetries {
+		was := n.stored()
+		next := was.Clone()
+		fs.dress(&next)
+		apply(&next)
+		err := fs.put(ctx, n, next)
+		if !storage.Is(err, storage.Changed) {
+			return err
+		}
+		if err := fs.reread(ctx, n); err != nil {
+			return err
+		}
+	}
+	return storage.Errorf(storage.Busy, "node %d: others changed it %d times meanwhile", n.id, maxRetries)
+}

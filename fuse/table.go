@@ -1,0 +1,264 @@
+package fuse
+
+import (
+	"math/rand/v2"
+	"sync"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// table is what the mounter knows of nodes and names. A native entry's node has
+// the entry's own inode number, which nobody else gives; others get one of ours.
+// It lives in memory: a restarted mounter learns names anew, and handles that
+// were open get ESTALE. A table on disk is to take its place.
+type table struct {
+	mu     sync.Mutex
+	byID   map[uint64]*node
+	byName map[place]*node
+	root   *node
+}
+
+func newTable() *table {
+	t := &table{byID: map[uint64]*node{}, byName: map[place]*node{}}
+	t.root = newNode(gofuse.FUSE_ROOT_ID)
+	t.root.links.lookups = 1
+	t.byID[t.root.id] = t.root
+	return t
+}
+
+func newNode(id uint64) *node {
+	n := &node{id: id, turn: make(chan struct{}, 1)}
+	n.links.names = map[place]struct{}{}
+	return n
+}
+
+// newInode returns a number that is not used in this volume, by chance of 2^-61
+// a file. The low ones are left to the kernel's root and to hints.
+func newInode() uint64 { return rand.Uint64()>>2 | 1<<40 }
+
+func (t *table) get(id uint64) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byID[id]
+}
+
+func (t *table) all() []*node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	nodes := make([]*node, 0, len(t.byID))
+	for _, n := range t.byID {
+		nodes = append(nodes, n)
+	}
+	return nodes
+}
+
+// child returns the node known under a name, or nil.
+func (t *table) child(dir *node, name string) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byName[place{dir, name}]
+}
+
+// find walks a path over known names.
+func (t *table) find(p storage.Path) *node {
+	if p == "" {
+		return t.root
+	}
+	dir, name := p.Split()
+	up := t.find(dir)
+	if up == nil {
+		return nil
+	}
+	return t.child(up, name)
+}
+
+// bind returns the node for the entry e found under a name, made if need be, and
+// counts one look-up of the kernel when counted.
+func (t *table) bind(dir *node, name string, e storage.Entry, counted bool) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	at := place{dir, name}
+	n := t.byName[at]
+	if n != nil && !sameFile(n, e) {
+		t.unbindLocked(at)
+		n = nil
+	}
+	if n == nil {
+		if e.Native && e.Inode > gofuse.FUSE_ROOT_ID {
+			n = t.byID[e.Inode]
+		}
+		if n == nil {
+			id := e.Inode
+			if !e.Native || id <= gofuse.FUSE_ROOT_ID {
+				id = newInode()
+			}
+			n = newNode(id)
+			t.byID[id] = n
+		} else if e.LinkID == "" { // moved by somebody else
+			for old := range n.links.names {
+				t.unbindLocked(old)
+			}
+			t.byID[n.id] = n
+		}
+		n.links.names[at] = struct{}{}
+		n.links.orphan = false
+		t.byName[at] = n
+		dir.links.children++
+	}
+	if counted {
+		n.links.lookups++
+	}
+	return n
+}
+
+// sameFile judges whether e is the file that n stands for. S3's overwriting
+// keeps the inode number and drops the mark.
+func sameFile(n *node, e storage.Entry) bool {
+	was := n.stored()
+	if was.Mode.Type() != e.Mode.Type() {
+		return false
+	}
+	if e.Native {
+		return e.Inode == n.id
+	}
+	return !was.Native && was.Inode == e.Inode
+}
+
+func (t *table) unbindLocked(at place) {
+	n := t.byName[at]
+	if n == nil {
+		return
+	}
+	delete(t.byName, at)
+	delete(n.links.names, at)
+	n.links.orphan = len(n.links.names) == 0
+	at.dir.links.children--
+	t.dropLocked(n)
+	t.dropLocked(at.dir)
+}
+
+// dropLocked frees a node that neither the kernel nor a child needs.
+func (t *table) dropLocked(n *node) {
+	if n == t.root || n.links.lookups > 0 || n.links.opens > 0 || n.links.children > 0 {
+		return
+	}
+	if t.byID[n.id] == n {
+		delete(t.byID, n.id)
+	}
+	for at := range n.links.names {
+		delete(n.links.names, at)
+		if t.byName[at] == n {
+			delete(t.byName, at)
+		}
+		at.dir.links.children--
+		t.dropLocked(at.dir)
+	}
+}
+
+// unbind takes a name away.
+func (t *table) unbind(dir *node, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unbindLocked(place{dir, name})
+}
+
+// move gives the node under one name another one, which replaces what was there.
+func (t *table) move(dir *node, name string, toDir *node, toName string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	from, to := place{dir, name}, place{toDir, toName}
+	n := t.byName[from]
+	if from == to {
+		return
+	}
+	if n == nil {
+		t.unbindLocked(to)
+		return
+	}
+	if t.byName[to] == n { // two names of one file: nothing happened
+		return
+	}
+	t.unbindLocked(to)
+	t.byName[to] = n
+	n.links.names[to] = struct{}{}
+	toDir.links.children++
+	delete(t.byName, from)
+	delete(n.links.names, from)
+	dir.links.children--
+	t.dropLocked(dir)
+}
+
+// path returns where a node is now: by any of its names. Stale when it has none.
+func (t *table) path(n *node) (storage.Path, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.pathLocked(n)
+}
+
+func (t *table) pathLocked(n *node) (storage.Path, error) {
+	if n == t.root {
+		return "", nil
+	}
+	for at := range n.links.names {
+		up, err := t.pathLocked(at.dir)
+		if err != nil {
+			return "", err
+		}
+		return up.Join(at.name), nil
+	}
+	return "", storage.Errorf(storage.Stale, "node %d has no name any more", n.id)
+}
+
+// names returns the places of a node.
+func (t *table) names(n *node) []place {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	places := make([]place, 0, len(n.links.names))
+	for at := range n.links.names {
+		places = append(places, at)
+	}
+	return places
+}
+
+// orphan reports whether the node lost its last name, and opens how many
+// handles it has.
+func (t *table) state(n *node) (orphan bool, opens int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.links.orphan, n.links.opens
+}
+
+// forget takes back count look-ups.
+func (t *table) forget(id, count uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byID[id]
+	if n == nil || n == t.root {
+		return
+	}
+	n.links.lookups -= min(count, n.links.lookups)
+	t.dropLocked(n)
+}
+
+// open counts a handle.
+func (t *table) open(n *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n.links.opens++
+}
+
+// release takes a handle back and reports whether it was the last one of a file
+// without a name.
+func (t *table) release(n *node) (gone bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n.links.opens--
+	if n.links.opens > 0 {
+		return false
+	}
+	gone = n.links.orphan
+	t.dropLocked(n)
+	return gone
+}
