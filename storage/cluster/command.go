@@ -35,7 +35,8 @@ const (
 	// preStopSeconds is how long a volume server that leaves still serves; on one
 	// machine the master hears of it at once.
 	preStopSeconds = 1
-	// filerGrace: weed's filer takes 15 s to end, by no flag less.
+	// filerGrace: weed's filer takes 15 s to end, by no flag less; one that has
+	// lost its master does not end at all.
 	filerGrace = 25 * time.Second
 	stopGrace  = 10 * time.Second
 )

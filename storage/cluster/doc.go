@@ -9,10 +9,10 @@
 //
 // Flow: FindWeed finds, or downloads and verifies, the binary. New validates.
 // Start locks the folder, checks that it is of our build, writes the
-// configuration, starts master, volume servers, filer and S3 gateway all at once
-// and returns when S3 answers. Processes that die are started again. Stop ends
-// them in the order in which nothing acknowledged is lost: gateway, filer, volume
-// servers, master; Kill ends them at once.
+// configuration, starts the master, then the volume servers and the filer, then
+// the S3 gateway, and returns when S3 answers. Processes that die are started
+// again. Stop ends them in the order in which nothing acknowledged is lost:
+// gateway, filer, volume servers, master; Kill ends them at once.
 //
 // The processes see nothing of the machine's own SeaweedFS: empty HOME and
 // working directory, an environment of three variables, every configuration file

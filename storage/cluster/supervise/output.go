@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"bytes"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -19,7 +20,14 @@ const (
 	// tailLines of tailWidth bytes are what fits an error message.
 	tailLines = 12
 	tailWidth = 300
+	// cryLines of a Go program's last cry are kept in front of nothing else: what
+	// follows is stacks, and would push the reason out.
+	cryLines = 4
 )
+
+// lastCry is how a Go program begins to die: a panic, a fatal error of the
+// runtime, a fatal line of glog. It only chooses what an error shows.
+var lastCry = regexp.MustCompile(`^(panic: |fatal error: |F\d{4} \d\d:)`)
 
 // output is the stdout and stderr of all lives of one child. lumberjack keeps one
 // goroutine for each file it has opened, for good: it has no way to end it. There
@@ -29,14 +37,17 @@ type output struct {
 
 	mu struct {
 		sync.Mutex
-		// INVARIANT: at most tailLines lines, none longer than tailWidth.
+		// INVARIANT: at most tailLines lines, none longer than tailWidth. room is
+		// negative until a last cry begins, then how many more lines are taken.
 		lines   []string
 		partial []byte
+		room    int
 	}
 }
 
 func newOutput(path string) *output {
 	o := &output{}
+	o.mu.room = -1
 	if path != "" {
 		o.file = &lumberjack.Logger{Filename: path, MaxSize: logMegabytes, MaxBackups: logBackups}
 	}
@@ -66,7 +77,12 @@ func (o *output) Write(b []byte) (int, error) {
 }
 
 func (o *output) endLineLocked() {
-	if line := strings.TrimSpace(string(o.mu.partial)); line != "" {
+	line := strings.TrimSpace(string(o.mu.partial))
+	if o.mu.room < 0 && lastCry.MatchString(line) {
+		o.mu.room = cryLines
+	}
+	if line != "" && o.mu.room != 0 {
+		o.mu.room = max(o.mu.room-1, -1)
 		if len(o.mu.lines) == tailLines {
 			o.mu.lines = append(o.mu.lines[:0], o.mu.lines[1:]...)
 		}
@@ -79,7 +95,7 @@ func (o *output) endLineLocked() {
 func (o *output) reset() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.mu.lines, o.mu.partial = nil, nil
+	o.mu.lines, o.mu.partial, o.mu.room = nil, nil, -1
 }
 
 // tail returns the last lines for an error message: "" when there are none.

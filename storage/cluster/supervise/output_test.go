@@ -28,6 +28,21 @@ func TestTailKeepsTheLastLines(t *testing.T) {
 	}
 }
 
+func TestTailKeepsTheReasonOfAPanic(t *testing.T) {
+	for _, cry := range []string{"panic: no space left", "fatal error: all goroutines are asleep", "F1122 17:09:42.401004 filer.go:1 cannot open"} {
+		o := newOutput("")
+		fmt.Fprintf(o, "before\n%s\n\ngoroutine 1 [running]:\n%s", cry, strings.Repeat("main.f()\n", 100))
+		if tail := o.tail(); !strings.Contains(tail, "before\n  "+cry) || strings.Count(tail, "\n") > cryLines+1 {
+			t.Errorf("%q", tail)
+		}
+		o.reset()
+		fmt.Fprint(o, strings.Repeat("next life\n", 100))
+		if tail := o.tail(); strings.Count(tail, "\n") != tailLines {
+			t.Errorf("%q", tail)
+		}
+	}
+}
+
 func TestBackoff(t *testing.T) {
 	b := Backoff{}.withDefaults()
 	for n, want := range map[int]time.Duration{
