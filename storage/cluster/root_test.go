@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/holdfast-csi/holdfast/storage"
-	"github.com/holdfast-csi/holdfast/storage/cluster/clustertest"
 	"golang.org/x/sys/unix"
 )
 
