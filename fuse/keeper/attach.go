@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
@@ -53,8 +52,7 @@ type AttachOptions struct {
 	Backoff time.Duration
 }
 
-// serveTimeout bounds a handler that was asked to serve or to end a session,
-// also when the keeper that asked is gone.
+// serveTimeout bounds a handler that was asked to serve or to end a session.
 const serveTimeout = 60 * time.Second
 
 // Attach connects a mounter to the keeper and serves its grants until ctx ends;
@@ -194,12 +192,9 @@ func (a *attachment) offer(ctx context.Context, c *conn, id string) error {
 	return err
 }
 
-// handle answers the keeper.
-func (a *attachment) handle(_ context.Context, op string, body json.RawMessage, fds []int) (any, error) {
-	// A handler that has begun is not stopped by the loss of the keeper: the
-	// session may be one that nobody else holds.
-	ctx, cancel := context.WithTimeout(context.Background(), serveTimeout)
-	defer cancel()
+// handle answers the keeper. ctx does not end with the connection: the session may
+// be one that nobody else holds any more.
+func (a *attachment) handle(ctx context.Context, op string, body json.RawMessage, fds []int) (any, error) {
 	switch op {
 	case opGrant:
 		var m sessionMessage
@@ -226,6 +221,16 @@ func (a *attachment) handle(_ context.Context, op string, body json.RawMessage, 
 func (a *attachment) serve(ctx context.Context, m sessionMessage, fds []int) ([]byte, error) {
 	a.mu.Lock()
 	h := a.mu.held[m.ID]
+	if h != nil && h.m.Serial != m.Serial {
+		// One of the same id that has ended and whose end nobody told.
+		a.mu.Unlock()
+		if err := a.end(ctx, m.ID); err != nil {
+			closeAll(fds)
+			return nil, err
+		}
+		a.mu.Lock()
+		h = a.mu.held[m.ID]
+	}
 	if h == nil {
 		h = &held{fds: fds, m: m, turn: make(chan struct{}, 1)}
 		a.mu.held[m.ID] = h
@@ -341,4 +346,3 @@ type offerMessage struct {
 	// Served is false when the mounter holds it but could not serve it yet.
 	Served bool `json:"served,omitempty"`
 }
-

@@ -2,8 +2,15 @@ package keeper
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
+	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -11,7 +18,7 @@ import (
 // Options of a Keeper.
 type Options struct {
 	Log *slog.Logger
-	// RunDir holds the sockets and the lock. It is made if missing (one level).
+	// RunDir holds the sockets and the lock. Its last element is made if missing.
 	RunDir string
 	// NodeUID and MounterUID may connect, beside root.
 	NodeUID, MounterUID int
@@ -27,15 +34,12 @@ type Options struct {
 
 // Validate says what is wrong with the options.
 func (o Options) Validate() error {
-	if o.RunDir == "" {
-		return storage.Errorf(storage.Invalid, "the keeper needs a run folder")
-	}
 	if err := checkPath(o.RunDir); err != nil {
-		return err
+		return fmt.Errorf("run folder: %w", err)
 	}
 	for _, root := range o.AllowRoots {
 		if err := checkPath(root); err != nil {
-			return err
+			return fmt.Errorf("allowed root: %w", err)
 		}
 	}
 	if o.NodeUID < 0 || o.MounterUID < 0 {
@@ -46,8 +50,21 @@ func (o Options) Validate() error {
 
 // Keeper is the privileged process.
 type Keeper struct {
+	log *slog.Logger
+
+	// Fixed after New, life after Run has begun.
 	opts Options
-	log  *slog.Logger
+	tag  string
+	life context.Context
+
+	keys   keyed
+	probes sync.Map // ids of mounts whose probe hangs
+	work   sync.WaitGroup
+	stop   chan struct{} // closed by Shutdown
+	once   sync.Once
+
+	// INVARIANT: a session in the table holds its descriptor.
+	mu table
 }
 
 // New makes a keeper. No I/O.
@@ -55,16 +72,172 @@ func New(opts Options) (*Keeper, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	k := &Keeper{opts: opts, log: opts.Log}
+	k := &Keeper{opts: opts, log: opts.Log, tag: tagOf(opts.RunDir), stop: make(chan struct{})}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
+	k.mu.sessions = make(map[string]*session)
+	k.mu.changed = make(chan struct{})
 	return k, nil
 }
 
 // Run works until ctx ends (it returns ctx's error) or until Shutdown was asked
-// for (nil). Sessions live on in the mounter.
+// for (nil). It unmounts nothing: sessions live on in the mounter. Run may be
+// called once.
 func (k *Keeper) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return context.Cause(ctx)
+	life, cancel := context.WithCancel(ctx)
+	defer cancel()
+	k.life = life
+	if err := unix.Mkdir(k.opts.RunDir, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("run folder %s: %w", k.opts.RunDir, err)
+	}
+	dir, err := unix.Open(k.opts.RunDir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return pathError(k.opts.RunDir, err)
+	}
+	defer closeAll([]int{dir})
+	locked, err := lock(dir)
+	if err != nil {
+		return err
+	}
+	defer closeAll([]int{locked})
+
+	nodes, err := listen(ctx, dir, nodeSocket, k.opts.NodeUID)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = nodes.Close() }()
+	mounters, err := listen(ctx, dir, mounterSocket, k.opts.MounterUID)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = mounters.Close() }()
+	defer k.release()
+
+	k.log.Info("the keeper is up", "path", k.opts.RunDir)
+	var accepting sync.WaitGroup
+	accepting.Go(func() { k.accept(life, nodes, k.opts.NodeUID, k.serveNode) })
+	accepting.Go(func() { k.accept(life, mounters, k.opts.MounterUID, k.serveMounter) })
+	select {
+	case <-ctx.Done():
+	case <-k.stop:
+	}
+	_ = nodes.Close()
+	_ = mounters.Close()
+	cancel()
+	accepting.Wait()
+	k.work.Wait()
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// release closes what the keeper holds of the sessions.
+func (k *Keeper) release() {
+	for _, s := range k.all() {
+		s.close()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.mu.mounter != nil {
+		k.mu.mounter.proc.close()
+	}
+}
+
+// accept serves connections of uid and root, and no others.
+func (k *Keeper) accept(ctx context.Context, l *net.UnixListener, uid int, serve func(context.Context, *net.UnixConn, process)) {
+	var serving sync.WaitGroup
+	defer serving.Wait()
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			if !errors.Is(err, net.ErrClosed) {
+				k.log.Error("the keeper accepts no more connections", "err", err)
+			}
+			return
+		}
+		p, err := peer(c)
+		if err == nil && p.uid != 0 && p.uid != uid {
+			err = storage.Errorf(storage.Denied, "uid %d may not connect", p.uid)
+		}
+		if err != nil {
+			k.log.Warn("a connection was refused", "err", err, "pid", p.pid)
+			p.close()
+			_ = c.Close()
+			continue
+		}
+		serving.Go(func() { serve(ctx, c, p) })
+	}
+}
+
+// serveNode serves one connection of the node. Operations that run are finished,
+// and answered if somebody still listens.
+func (k *Keeper) serveNode(ctx context.Context, socket *net.UnixConn, p process) {
+	defer p.close()
+	c := newConn(socket, k.handleNode)
+	c.finish = true
+	_ = c.run(ctx)
+	c.wait()
+}
+
+// serveMounter serves one connection of a mounter.
+func (k *Keeper) serveMounter(ctx context.Context, socket *net.UnixConn, p process) {
+	m := &mounter{proc: p}
+	m.conn = newConn(socket, k.handleMounter(m))
+	err := m.conn.run(ctx)
+	k.mu.Lock()
+	m.lost = true
+	k.mu.changeLocked()
+	k.mu.Unlock()
+	m.conn.wait()
+	k.mu.Lock()
+	greeted := m.greeted
+	k.mu.Unlock()
+	if !greeted {
+		p.close()
+		return
+	}
+	k.log.Warn("the mounter is gone", "pid", p.pid, "err", err)
+}
+
+func (k *Keeper) handleNode(ctx context.Context, op string, body json.RawMessage, fds []int) (any, error) {
+	closeAll(fds)
+	switch op {
+	case opMount:
+		return call(body, func(r MountRequest) (any, error) { return nil, k.mount(ctx, r) })
+	case opBind:
+		return call(body, func(r BindRequest) (any, error) { return nil, k.bind(ctx, r) })
+	case opUnmount:
+		return call(body, func(r targetRequest) (any, error) { return nil, k.unmount(ctx, r.Target) })
+	case opSessions:
+		return call(body, func(r sessionsRequest) (any, error) { return k.list(ctx, r.After) })
+	case opReap:
+		detached, err := k.reap(ctx)
+		return reapAnswer{Detached: detached}, err
+	case opShutdown:
+		return nil, k.shutdown()
+	}
+	return nil, storage.Errorf(storage.Unsupported, "operation %q: not known to this keeper", op)
+}
+
+func call[T any](body json.RawMessage, f func(T) (any, error)) (any, error) {
+	var r T
+	if err := json.Unmarshal(body, &r); err != nil {
+		return nil, storage.Errorf(storage.Invalid, "a request that cannot be read: %w", err)
+	}
+	return f(r)
+}
+
+// shutdown ends Run unless sessions live.
+func (k *Keeper) shutdown() error {
+	all := k.all()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(all) > 0 || len(k.mu.sessions) > 0 {
+		return storage.Errorf(storage.InUse, "the keeper holds %d sessions: unmount them first", max(len(all), len(k.mu.sessions)))
+	}
+	k.mu.closing = true
+	k.once.Do(func() { close(k.stop) })
+	return nil
 }

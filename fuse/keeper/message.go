@@ -72,7 +72,8 @@ func (r MountRequest) Validate() error {
 	return checkPath(r.Target)
 }
 
-// BindRequest asks for a session's mount at one more directory.
+// BindRequest asks for a session's mount at one more directory. A bind of a
+// read-only session is read-only, whatever is asked.
 type BindRequest struct {
 	ID       string `json:"id"`
 	Target   string `json:"target"`
@@ -124,7 +125,9 @@ type reapAnswer struct {
 // sessionMessage is a session on its way, as a grant or as an offer. The
 // descriptors are /dev/fuse and, in time, the memfd of its slots.
 type sessionMessage struct {
-	ID        string          `json:"id"`
+	ID string `json:"id"`
+	// Serial tells two sessions of the same id apart.
+	Serial    string          `json:"serial"`
 	Target    string          `json:"target"`
 	ReadOnly  bool            `json:"readOnly,omitempty"`
 	Config    json.RawMessage `json:"config,omitempty"`

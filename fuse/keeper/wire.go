@@ -66,14 +66,14 @@ func toFailure(err error) *failure {
 
 func (f *failure) err() error {
 	if target, ok := contextKinds[f.Kind]; ok {
-		return fmt.Errorf("keeper: %s: %w", f.Text, target)
+		return fmt.Errorf("%s: %w", f.Text, target)
 	}
 	for _, k := range storage.Kinds() {
 		if k.String() == f.Kind {
-			return storage.Errorf(k, "keeper: %s", f.Text)
+			return storage.Errorf(k, "%s", f.Text)
 		}
 	}
-	return fmt.Errorf("keeper: %s", f.Text)
+	return errors.New(f.Text)
 }
 
 // handleFunc answers a question. It owns the descriptors.
@@ -83,6 +83,8 @@ type handleFunc func(ctx context.Context, op string, body json.RawMessage, fds [
 type conn struct {
 	socket *net.UnixConn
 	handle handleFunc
+	// finish: when the context ends, what was asked is still answered.
+	finish bool
 
 	handlers sync.WaitGroup
 	closed   chan struct{}
@@ -117,8 +119,17 @@ func (c *conn) wait() { c.handlers.Wait() }
 // run reads until the connection ends. Each question gets a goroutine with a
 // context of ctx.
 func (c *conn) run(ctx context.Context) error {
-	defer context.AfterFunc(ctx, c.close)()
+	defer context.AfterFunc(ctx, func() {
+		if c.finish {
+			_ = c.socket.SetReadDeadline(time.Unix(1, 0))
+			return
+		}
+		c.close()
+	})()
 	defer func() {
+		if c.finish {
+			c.wait()
+		}
 		c.close()
 		c.mu.Lock()
 		c.mu.gone = true
@@ -272,5 +283,15 @@ func descriptors(oob []byte) []int {
 func closeAll(fds []int) {
 	for _, fd := range fds {
 		_ = unix.Close(fd)
+	}
+}
+
+// ended reports whether the connection was closed.
+func (c *conn) ended() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
 	}
 }

@@ -1,0 +1,317 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// This file is the keeper's side of the mounter: who may be it, what it is
+// granted, and what it brings along after the keeper was replaced.
+
+const (
+	// fenceWait: a mounter that was killed is gone within milliseconds.
+	fenceWait = 2 * time.Second
+	// grantTimeout bounds one attempt of a mounter to serve a session.
+	grantTimeout = 30 * time.Second
+	// regrantPause grows to regrantPauseMax between attempts that failed.
+	regrantPause    = 200 * time.Millisecond
+	regrantPauseMax = 10 * time.Second
+)
+
+// mounter is one connection of one.
+type mounter struct {
+	conn *conn
+	proc process
+
+	// Guarded by Keeper.mu.
+	greeted bool // it is, or was, the mounter: hello closes its pidfd
+	ready   bool // it has offered what it holds
+	lost    bool // the connection has ended
+}
+
+// handleMounter answers one mounter's questions.
+func (k *Keeper) handleMounter(m *mounter) handleFunc {
+	return func(ctx context.Context, op string, body json.RawMessage, fds []int) (any, error) {
+		switch op {
+		case opHello:
+			closeAll(fds)
+			return nil, k.hello(ctx, m)
+		case opOffer:
+			var o offerMessage
+			if err := json.Unmarshal(body, &o); err != nil || len(fds) == 0 {
+				closeAll(fds)
+				return nil, storage.Errorf(storage.Invalid, "an offer that cannot be read")
+			}
+			return nil, k.adopt(m, o, fds)
+		case opReady:
+			closeAll(fds)
+			return nil, k.ready(m)
+		case opEnded:
+			closeAll(fds)
+			var r idRequest
+			if err := json.Unmarshal(body, &r); err != nil {
+				return nil, storage.Errorf(storage.Invalid, "a message that cannot be read")
+			}
+			return nil, k.ended(r.ID)
+		}
+		closeAll(fds)
+		return nil, storage.Errorf(storage.Unsupported, "operation %q: not for a mounter", op)
+	}
+}
+
+// hello makes m the mounter, provided that no other process can still read
+// requests: two readers would answer from two states of the world.
+func (k *Keeper) hello(ctx context.Context, m *mounter) error {
+	if err := m.proc.visible(); err != nil {
+		return err
+	}
+	leave, err := k.keys.lock(ctx, "mounter")
+	if err != nil {
+		return err
+	}
+	defer leave()
+	k.mu.Lock()
+	old := k.mu.mounter
+	k.mu.Unlock()
+	if old != nil && (old.proc.pid != m.proc.pid || old.proc.dead()) {
+		wait, cancel := context.WithTimeout(ctx, fenceWait)
+		defer cancel()
+		if err := poll(wait, func() bool { return old.proc.gone(k.opts.NotifierThread) }); err != nil {
+			return storage.Errorf(storage.Busy, "another mounter (process %d) still lives", old.proc.pid)
+		}
+	}
+	k.mu.Lock()
+	k.mu.mounter, m.greeted = m, true
+	k.mu.changeLocked()
+	k.mu.Unlock()
+	if old != nil {
+		old.conn.close()
+		old.proc.close()
+	}
+	k.log.Info("a mounter is here", "pid", m.proc.pid)
+	return nil
+}
+
+// isMounter reports whether m has said hello and was not replaced.
+func (k *Keeper) isMounter(m *mounter) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.mu.mounter == m && !m.lost
+}
+
+// adopt takes a session that the mounter holds. Of what is mounted where, the
+// keeper believes mountinfo only. It takes no lock of the id: a
+// request that holds it may be waiting for just this offer.
+func (k *Keeper) adopt(m *mounter, o offerMessage, fds []int) error {
+	keep := false
+	defer func() {
+		if !keep {
+			closeAll(fds)
+		}
+	}()
+	if !k.isMounter(m) {
+		return storage.Errorf(storage.Busy, "say hello first")
+	}
+	if err := checkID(o.ID); err != nil {
+		return err
+	}
+	if !isFUSE(fds[0]) || len(o.Init) == 0 {
+		return storage.Errorf(storage.Invalid, "session %s: what is offered is no FUSE session", o.ID)
+	}
+	if s := k.get(o.ID); s != nil {
+		if s.serial != o.Serial {
+			return storage.Errorf(storage.NotFound, "session %s has ended, another one has its id", o.ID)
+		}
+		if o.Served {
+			s.served(m, o.InitReply)
+		}
+		return nil
+	}
+	if connectionDead(fds[0]) {
+		return storage.Errorf(storage.NotFound, "session %s has ended", o.ID)
+	}
+	all, err := mounts()
+	if err != nil {
+		return err
+	}
+	var mine []mount
+	for _, candidate := range all {
+		if id, ok := idOf(candidate, k.tag); !ok || id != o.ID {
+			continue
+		}
+		if c, ok := connectionOf(fds[0]); ok {
+			if _, minor, _ := strings.Cut(candidate.dev, ":"); minor != strconv.Itoa(c) {
+				continue
+			}
+		}
+		mine = append(mine, candidate)
+	}
+	if len(mine) == 0 {
+		return storage.Errorf(storage.NotFound, "session %s is mounted nowhere", o.ID)
+	}
+	own := mine[0]
+	for _, candidate := range mine {
+		if candidate.path == o.Target {
+			own = candidate
+		}
+	}
+	o.ReadOnly = own.readOnly
+	if checkPath(o.Target) != nil {
+		o.Target = own.path
+	}
+	s := newSession(o.sessionMessage, fds[0])
+	if len(fds) > 1 {
+		s.mu.slots = fds[1]
+		closeAll(fds[2:])
+	}
+	s.shown(own.path, own.dev)
+	if o.Served {
+		s.served(m, o.InitReply)
+	}
+	if err := k.put(s); err != nil {
+		return err
+	}
+	keep = true
+	k.log.Info("adopted a session from the mounter", "volume", s.id, "path", own.path)
+	return nil
+}
+
+// ready ends the offers: the mounter is granted what it did not bring.
+func (k *Keeper) ready(m *mounter) error {
+	k.mu.Lock()
+	if k.mu.mounter != m {
+		k.mu.Unlock()
+		return storage.Errorf(storage.Busy, "say hello first")
+	}
+	m.ready = true
+	k.mu.changeLocked()
+	k.mu.Unlock()
+	for _, s := range k.all() {
+		if _, dev := s.where(); dev != "" && s.server() != m {
+			k.work.Go(func() { k.regrant(s, m) })
+		}
+	}
+	return nil
+}
+
+// regrant grants a session to a successor, again and again: somebody's file
+// operations wait for it.
+func (k *Keeper) regrant(s *session, m *mounter) {
+	if s.dead() {
+		ctx, cancel := context.WithTimeout(k.life, grantTimeout)
+		defer cancel()
+		if err := k.endDead(ctx, s); err != nil {
+			k.log.Warn("an ended session was not closed", "volume", s.id, "err", err)
+		}
+		return
+	}
+	pause := regrantPause
+	for first := true; ; first = false {
+		ctx, cancel := context.WithTimeout(k.life, grantTimeout)
+		err := k.grant(ctx, s, m)
+		cancel()
+		if err == nil || !k.isMounter(m) || k.get(s.id) != s || s.dead() {
+			return
+		}
+		if first {
+			k.log.Error("a session is not served: the mounter refuses it; trying on", "volume", s.id, "err", err)
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-k.life.Done():
+			timer.Stop()
+			return
+		}
+		pause = min(2*pause, regrantPauseMax)
+	}
+}
+
+// grant has m serve s.
+func (k *Keeper) grant(ctx context.Context, s *session, m *mounter) error {
+	if err := s.turn(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	if s.server() == m {
+		return nil
+	}
+	message, fds, err := s.message()
+	if err != nil {
+		return err
+	}
+	defer closeAll(fds)
+	var answer grantAnswer
+	if err := m.conn.call(ctx, opGrant, message, &answer, fds...); err != nil {
+		return err
+	}
+	s.served(m, answer.InitReply)
+	return nil
+}
+
+// end has the mounter close a session, and forgets it. When that fails, the
+// session stays in the table and the caller may try again.
+func (k *Keeper) end(ctx context.Context, s *session) error {
+	m, err := k.waitMounter(ctx)
+	if err != nil {
+		return err
+	}
+	if err := s.turn(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := m.conn.call(ctx, opEnd, idRequest{ID: s.id}, nil); err != nil {
+		return err
+	}
+	k.drop(s)
+	k.log.Info("a session has ended", "volume", s.id, "path", s.target)
+	return nil
+}
+
+// ended is told by the mounter: somebody unmounted or aborted the session behind
+// our back.
+func (k *Keeper) ended(id string) error {
+	s := k.get(id)
+	if s == nil {
+		return storage.Errorf(storage.NotFound, "session %s is not known", id)
+	}
+	k.work.Go(func() {
+		ctx, cancel := context.WithTimeout(k.life, grantTimeout)
+		defer cancel()
+		if err := k.endDead(ctx, s); err != nil {
+			k.log.Warn("an ended session was not closed", "volume", id, "err", err)
+		}
+	})
+	return nil
+}
+
+// waitMounter returns the mounter, waiting for one.
+func (k *Keeper) waitMounter(ctx context.Context) (*mounter, error) {
+	wait := k.opts.MounterWait
+	if wait <= 0 {
+		wait = 10 * time.Second
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		k.mu.Lock()
+		m, changed := k.mu.mounter, k.mu.changed
+		ok := m != nil && m.ready && !m.lost
+		k.mu.Unlock()
+		if ok {
+			return m, nil
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return nil, storage.Errorf(storage.Unavailable, "no mounter has come within %v: is holdfast-mount serve running?", wait)
+		case <-ctx.Done():
+			return nil, storage.Errorf(storage.Unavailable, "no mounter has come: %w", context.Cause(ctx))
+		}
+	}
+}
