@@ -61,6 +61,8 @@ func newRoot(a *app) *cobra.Command {
 		newVolume(a),
 		newDoctor(a),
 		newVersion(a),
+		newController(a),
+		newNode(a),
 	)
 	return root
 }

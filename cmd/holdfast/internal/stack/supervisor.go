@@ -113,6 +113,12 @@ func (s *supervisor) start(ctx context.Context) error {
 	if err := startKeeper(ctx, s.opts, s.binaries.mount, false); err != nil {
 		return err
 	}
+	// What was mounted when everything was killed answers ENOTCONN for ever.
+	dead, err := keeperOf(s.opts.Dir).Reap(ctx)
+	if err != nil {
+		return fmt.Errorf("detach dead mounts: %w", err)
+	}
+	s.log.Info("keeper found or started", "dead mounts", dead)
 	s.step("The keeper is ready")
 	if _, err := startMounter(s.opts, s.binaries.mount, at.FilerGRPC); err != nil {
 		return err

@@ -34,7 +34,10 @@ func (c *Client) again(ctx context.Context, r Record) error {
 		return err
 	}
 	if there == nil {
-		if _, err := makeTarget(r.Target, os.Getuid()); err != nil {
+		if err := r.Folder.keep(r.Target); err != nil {
+			return err
+		}
+		if _, err := prepareTarget(r.Target, os.Getuid()); err != nil {
 			return err
 		}
 	}
@@ -52,7 +55,7 @@ func (c *Client) UnmountAll(ctx context.Context, progress func(Record)) error {
 		progress(r)
 		err := c.detach(ctx, r)
 		if err == nil {
-			err = c.keepTarget(r)
+			err = r.Folder.keep(r.Target)
 		}
 		if err == nil {
 			continue
@@ -67,12 +70,4 @@ func (c *Client) UnmountAll(ctx context.Context, progress func(Record)) error {
 		return err
 	}
 	return nil
-}
-
-// keepTarget leaves the folders as they were while nothing is mounted.
-func (c *Client) keepTarget(r Record) error {
-	if _, err := os.Lstat(r.Target); err == nil {
-		return nil
-	}
-	return os.MkdirAll(r.Target, 0o755)
 }

@@ -44,17 +44,20 @@ func (c *Client) Mount(ctx context.Context, v Volume, dir string) (already bool,
 	old, recorded := records.At(path)
 	switch {
 	case there != nil && recorded && old.VolumeID == v.ID:
-		return true, nil
+		return true, c.attach(ctx, old) // which revives a mount that is dead
 	case there != nil && recorded:
 		return false, fmt.Errorf("volume %q is mounted at %s already", old.Name, path)
 	case there != nil:
 		return false, fmt.Errorf("%s is a mount point already (of %s, type %s)", path, there.Source, there.FSType)
 	}
-	made, err := makeTarget(path, os.Getuid())
+	was, err := prepareTarget(path, os.Getuid())
 	if err != nil {
 		return false, err
 	}
-	r := Record{VolumeID: v.ID, Name: v.Name, Access: v.Access, Target: path, Made: made || (recorded && old.Made), Context: v.context}
+	if recorded {
+		was.Made = was.Made || old.Folder.Made
+	}
+	r := Record{VolumeID: v.ID, Name: v.Name, Access: v.Access, Target: path, Folder: was, Context: v.context}
 	// The record comes first: if we die in between, the next `up` mounts it,
 	// which is what was asked for.
 	if err := r.save(c.dir); err != nil {
@@ -66,11 +69,7 @@ func (c *Client) Mount(ctx context.Context, v Volume, dir string) (already bool,
 	}
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
 	defer cancel()
-	err = errors.Join(err, c.detach(undo, r), r.forget(c.dir))
-	if r.Made {
-		err = errors.Join(err, unmakeTarget(path))
-	}
-	return false, err
+	return false, errors.Join(err, c.detach(undo, r), r.forget(c.dir), r.Folder.restore(path))
 }
 
 // attach stages and publishes. Both are idempotent.
@@ -100,7 +99,11 @@ func (c *Client) detach(ctx context.Context, r Record) error {
 	if _, err := c.node.NodeUnpublishVolume(ctx, &csi.NodeUnpublishVolumeRequest{
 		VolumeId: r.VolumeID, TargetPath: r.Target,
 	}); err != nil {
-		return c.busy(err, r)
+		// It may have been unmounted and only the folder be left, where a driver
+		// without rights over other people's folders cannot remove it.
+		if there, tableErr := mounted(r.Target); there != nil || tableErr != nil || status.Code(err) == codes.Unavailable {
+			return c.busy(err, r)
+		}
 	}
 	records, err := ReadRecords(c.dir)
 	if err != nil {
@@ -120,7 +123,7 @@ func (c *Client) detach(ctx context.Context, r Record) error {
 	}); err != nil {
 		return c.explain(err)
 	}
-	return unmakeTarget(c.staging(r.VolumeID))
+	return remove(c.staging(r.VolumeID))
 }
 
 // busy adds who is in the way to the refusal of an unmount.
@@ -158,13 +161,7 @@ func (c *Client) Unmount(ctx context.Context, dir string) (Record, error) {
 	if err := c.detach(ctx, r); err != nil {
 		return r, err
 	}
-	// The driver may have removed the target, as CSI has it. A folder that was
-	// there before us stays.
-	if r.Made {
-		if err := unmakeTarget(path); err != nil {
-			return r, err
-		}
-	} else if err := os.MkdirAll(path, 0o755); err != nil {
+	if err := r.Folder.restore(path); err != nil {
 		return r, err
 	}
 	return r, r.forget(c.dir)

@@ -24,9 +24,8 @@ type Record struct {
 	Name     string             `json:"name"`
 	Access   storage.AccessMode `json:"access"`
 	Target   string             `json:"target"`
-	// Made says that `volume mount` made the directory, so that the unmount
-	// takes it away again.
-	Made bool `json:"made,omitempty"`
+	// Folder is what the target was before.
+	Folder folder `json:"folder"`
 	// Context is the volume's, as the driver gave it.
 	Context map[string]string `json:"context,omitempty"`
 }
@@ -104,10 +103,10 @@ func (r Record) forget(dir state.Dir) error {
 func (rs Records) RemoveTargets() error {
 	var errs []error
 	for _, r := range rs {
-		if !r.Made {
+		if !r.Folder.Made {
 			continue
 		}
-		if err := unmakeTarget(r.Target); !errors.Is(err, unix.ENOTEMPTY) {
+		if err := remove(r.Target); !errors.Is(err, unix.ENOTEMPTY) {
 			errs = append(errs, err)
 		}
 	}

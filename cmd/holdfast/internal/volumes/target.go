@@ -41,33 +41,68 @@ func mounted(path string) (*mountinfo.Info, error) {
 	return infos[len(infos)-1], nil
 }
 
-// makeTarget sees to it that path is a directory where the caller may mount. It
-// reports whether it made it.
-func makeTarget(path string, uid int) (made bool, err error) {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.Mkdir(path, 0o755); err != nil {
-			return false, err
-		}
-		return true, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	switch {
-	case info.Mode()&fs.ModeSymlink != 0:
-		return false, fmt.Errorf("%s is a symbolic link: name the folder itself", path)
-	case !info.IsDir():
-		return false, fmt.Errorf("%s is a file: a volume can be mounted on a folder only", path)
-	case uid != 0 && int(info.Sys().(*syscall.Stat_t).Uid) != uid:
-		return false, fmt.Errorf("%s belongs to uid %d: you may mount on folders of your own only", path, info.Sys().(*syscall.Stat_t).Uid)
-	}
-	return false, nil
+// folder is what a target was before it was mounted on. The driver removes the
+// target when it unmounts, as CSI has it, so it is made again from this.
+type folder struct {
+	// Made says that we made it: it goes with the mount.
+	Made bool        `json:"made,omitempty"`
+	Mode fs.FileMode `json:"mode"`
+	UID  int         `json:"uid"`
+	GID  int         `json:"gid"`
 }
 
-// unmakeTarget takes away what makeTarget made. Only an empty directory goes,
-// and never one that is a mount: rmdir(2) refuses both.
-func unmakeTarget(path string) error {
+// prepareTarget sees to it that path is an empty directory where the caller may
+// mount.
+func prepareTarget(path string, uid int) (folder, error) {
+	err := os.Mkdir(path, 0o755)
+	made := err == nil
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return folder{}, err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return folder{}, err
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	f := folder{Made: made, Mode: info.Mode().Perm(), UID: int(st.Uid), GID: int(st.Gid)}
+	switch {
+	case info.Mode()&fs.ModeSymlink != 0:
+		return f, fmt.Errorf("%s is a symbolic link: name the folder itself", path)
+	case !info.IsDir():
+		return f, fmt.Errorf("%s is a file: a volume can be mounted on a folder only", path)
+	case uid != 0 && f.UID != uid:
+		return f, fmt.Errorf("%s belongs to uid %d: you may mount on folders of your own only", path, f.UID)
+	}
+	entries, err := os.ReadDir(path)
+	if err == nil && len(entries) > 0 {
+		err = fmt.Errorf("%s is not empty: a mount would hide what is in it", path)
+	}
+	return f, err
+}
+
+// restore puts the folder back as it was after an unmount.
+func (f folder) restore(path string) error {
+	if f.Made {
+		return remove(path)
+	}
+	return f.keep(path)
+}
+
+// keep sees to it that the folder is there.
+func (f folder) keep(path string) error {
+	err := os.Mkdir(path, f.Mode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Lchown(path, f.UID, f.GID), os.Chmod(path, f.Mode))
+}
+
+// remove takes a directory away. Only an empty one goes, and never one that is a
+// mount: rmdir(2) refuses both.
+func remove(path string) error {
 	err := unix.Rmdir(path)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove %s: %w", path, err)

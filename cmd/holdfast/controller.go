@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/s3client"
+	"github.com/holdfast-csi/holdfast/storage/seaweed"
+)
+
+func newController(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:    "controller",
+		Short:  "Serve the CSI controller (started by holdfast up, and by the chart)",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+	}
+	var o controllerOptions
+	f := cmd.Flags()
+	f.StringVar(&o.socket, "socket", "", "unix socket to serve CSI on")
+	f.StringVar(&o.filer, "filer", "", "address of the filer's gRPC port, host:port")
+	f.StringVar(&o.s3Endpoint, "s3-endpoint", "", "URL of the S3 gateway")
+	f.StringVar(&o.adminKeys, "admin-keys-file", "", "file with the administrator's S3 keys")
+	required(cmd, "socket", "filer", "s3-endpoint", "admin-keys-file")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return o.run(cmd.Context(), a.logger())
+	}
+	return cmd
+}
+
+type controllerOptions struct {
+	socket, filer, s3Endpoint, adminKeys string
+}
+
+func (o controllerOptions) run(ctx context.Context, log *slog.Logger) (err error) {
+	keys, err := state.ReadKeys(o.adminKeys)
+	if err != nil {
+		return fmt.Errorf("admin keys: %w", err)
+	}
+	store, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	s3, err := s3client.New(s3client.Options{Endpoint: o.s3Endpoint, Keys: keys})
+	if err != nil {
+		return err
+	}
+	controller := driver.NewController(driver.ControllerDeps{
+		Records: store, Buckets: s3, Access: s3, Capacity: store, Prepare: store, Log: log,
+	})
+	identity := driver.NewIdentity(driver.IdentityOptions{
+		Version: readVersion().Version,
+		Ready: func(ctx context.Context) error {
+			_, err := store.ListRecords(ctx, "", 1)
+			return err
+		},
+	})
+	return driver.Serve(ctx, o.socket, log, identity, controller)
+}
+
+// logger writes JSON lines to standard error, which whoever runs a service keeps.
+func (a *app) logger() *slog.Logger { return slog.New(slog.NewJSONHandler(a.stderr, nil)) }
+
+// required marks flags that a service cannot do without.
+func required(cmd *cobra.Command, flags ...string) {
+	for _, name := range flags {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // a flag that this program does not define
+		}
+	}
+}

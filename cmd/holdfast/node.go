@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/privilege"
+	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/fuse/keeper"
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed"
+)
+
+const dropFlag = "drop-capabilities"
+
+func newNode(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:    "node",
+		Short:  "Serve the CSI node service (started by holdfast up, and by the chart)",
+		Args:   cobra.NoArgs,
+		Hidden: true,
+	}
+	var o nodeOptions
+	f := cmd.Flags()
+	f.StringVar(&o.socket, "socket", "", "unix socket to serve CSI on")
+	f.StringVar(&o.filer, "filer", "", "address of the filer's gRPC port, host:port")
+	f.StringVar(&o.keeper, "keeper-socket", "", "the keeper's socket for nodes")
+	f.StringVar(&o.nodeID, "node-id", "", "name of this node, the same after each restart")
+	drop := f.Bool(dropFlag, false, "give up all capabilities first")
+	required(cmd, "socket", "filer", "keeper-socket", "node-id")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *drop {
+			if err := privilege.Drop(slices.DeleteFunc(slices.Clone(os.Args[1:]), func(arg string) bool { return arg == "--"+dropFlag })); err != nil {
+				return err
+			}
+		}
+		return o.run(cmd.Context(), a.logger())
+	}
+	return cmd
+}
+
+type nodeOptions struct {
+	socket, filer, keeper, nodeID string
+}
+
+func (o nodeOptions) run(ctx context.Context, log *slog.Logger) (err error) {
+	store, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	mounter := keeperMounter{keeper.NewNode(o.keeper)}
+	node, err := driver.NewNode(
+		driver.NodeDeps{Records: store, Mounter: mounter, Log: log},
+		driver.NodeOptions{NodeID: o.nodeID},
+	)
+	if err != nil {
+		return err
+	}
+	identity := driver.NewIdentity(driver.IdentityOptions{
+		Version: readVersion().Version,
+		Ready: func(ctx context.Context) error {
+			_, err := mounter.Mounts(ctx)
+			return err
+		},
+	})
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	renewed := make(chan error, 1)
+	go func() { renewed <- node.Run(ctx) }()
+	err = driver.Serve(ctx, o.socket, log, identity, node)
+	cancel()
+	if runErr := <-renewed; !storage.IsContext(runErr) {
+		err = errors.Join(err, runErr)
+	}
+	return err
+}
+
+// keeperMounter is the keeper in the driver's words.
+type keeperMounter struct{ keeper *keeper.Node }
+
+var _ driver.Mounter = keeperMounter{}
+
+// Mount implements driver.Mounter.
+func (m keeperMounter) Mount(ctx context.Context, id, target string, readOnly bool, config []byte) error {
+	return m.keeper.Mount(ctx, keeper.MountRequest{ID: id, Target: target, ReadOnly: readOnly, FSName: id, Config: config})
+}
+
+// Bind implements driver.Mounter.
+func (m keeperMounter) Bind(ctx context.Context, id, target string, readOnly bool) error {
+	return m.keeper.Bind(ctx, keeper.BindRequest{ID: id, Target: target, ReadOnly: readOnly})
+}
+
+// Unmount implements driver.Mounter.
+func (m keeperMounter) Unmount(ctx context.Context, target string) error {
+	return m.keeper.Unmount(ctx, target)
+}
+
+// Mounts implements driver.Mounter.
+func (m keeperMounter) Mounts(ctx context.Context) ([]driver.Mounted, error) {
+	sessions, err := m.keeper.Sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts := make([]driver.Mounted, 0, len(sessions))
+	for _, s := range sessions {
+		mounts = append(mounts, driver.Mounted{
+			ID: s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead,
+		})
+	}
+	return mounts, nil
+}
