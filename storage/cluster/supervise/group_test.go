@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -233,33 +232,6 @@ func TestEnvironmentIsNotInherited(t *testing.T) {
 	group(t, a)
 	if b, _ := os.ReadFile(out); strings.Contains(string(b), "LEAK") {
 		t.Errorf("inherited: %s", b)
-	}
-}
-
-// The parent-death signal follows the forking thread: without the group's own
-// thread, the child would die with this one.
-func TestChildOutlivesTheThreadThatCalledStart(t *testing.T) {
-	g := supervise.NewGroup(supervise.Options{})
-	t.Cleanup(g.Close)
-	errs := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends
-		errs <- g.Start(t.Context(), sh("a", "exec sleep 1000"))
-	}()
-	if err := <-errs; err != nil {
-		t.Fatal(err)
-	}
-	for range 50 { // some threads come and go meanwhile
-		done := make(chan struct{})
-		go func() { runtime.LockOSThread(); close(done) }()
-		<-done
-	}
-	select {
-	case <-time.After(200 * time.Millisecond):
-	case <-t.Context().Done():
-	}
-	if s := g.Status()[0]; !s.Running || s.Restarts != 0 {
-		t.Errorf("%+v", s)
 	}
 }
 

@@ -3,6 +3,7 @@ package supervise
 import (
 	"bytes"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -104,7 +105,7 @@ func (o *output) tail() string {
 	defer o.mu.Unlock()
 	lines := o.mu.lines
 	if len(o.mu.partial) > 0 {
-		lines = append(lines[:len(lines):len(lines)], string(o.mu.partial))
+		lines = append(slices.Clip(lines), string(o.mu.partial))
 	}
 	if len(lines) == 0 {
 		return ""

@@ -13,10 +13,10 @@ import (
 const (
 	// defaultGrace is what most daemons need; one that needs more says so.
 	defaultGrace = 10 * time.Second
-	// defaultMin to defaultMax: the first restart is not felt, and a child that
+	// defaultFirst to defaultLast: the first restart is not felt, and a child that
 	// dies at once does not eat a core.
-	defaultMin = 200 * time.Millisecond
-	defaultMax = 5 * time.Second
+	defaultFirst = 200 * time.Millisecond
+	defaultLast  = 5 * time.Second
 	// defaultHealthy is a life long enough to forgive the deaths before it.
 	defaultHealthy = 30 * time.Second
 )
@@ -74,10 +74,10 @@ func (b Backoff) delay(n int) time.Duration {
 
 func (b Backoff) withDefaults() Backoff {
 	if b.Min == 0 {
-		b.Min = defaultMin
+		b.Min = defaultFirst
 	}
 	if b.Max == 0 {
-		b.Max = max(defaultMax, b.Min)
+		b.Max = max(defaultLast, b.Min)
 	}
 	if b.Healthy == 0 {
 		b.Healthy = defaultHealthy
