@@ -36,6 +36,7 @@ func (b *bucket) Create(ctx context.Context, p storage.Path, e storage.Entry) (s
 // create sends a new entry. An attempt that got no answer may have been carried
 // out: the entry is then there with our inode number, which nobody else gives.
 func (c *Client) create(ctx context.Context, dir string, w *filerpb.Entry) (storage.Entry, error) {
+	stored := w
 	err := c.call(ctx, func(ctx context.Context, attempt int) error {
 		r, err := c.filer.CreateEntry(ctx, &filerpb.CreateEntryRequest{
 			Directory: dir, Entry: w, OExcl: true, Signatures: c.signatures(),
@@ -46,15 +47,17 @@ func (c *Client) create(ctx context.Context, dir string, w *filerpb.Entry) (stor
 		err = refused(r.GetErrorCode(), r.GetError())
 		if attempt > 0 && storage.Is(err, storage.Exists) && w.GetAttributes().GetInode() != 0 {
 			if found, lookErr := c.entry(ctx, dir, w.GetName()); lookErr == nil && found.Inode == w.GetAttributes().GetInode() {
+				stored = found.Origin.(origin).entry
 				return nil
 			}
 		}
+		stored = asStored(r.GetMetadataEvent(), w)
 		return err
 	})
 	if err != nil {
 		return storage.Entry{}, err
 	}
-	return fromWire(w), nil
+	return fromWire(stored), nil
 }
 
 // Update implements storage.Files.
@@ -110,6 +113,15 @@ func (c *Client) send(ctx context.Context, dir string, was, w *filerpb.Entry) (*
 		return err
 	})
 	return w, err
+}
+
+// asStored returns a new entry as the filer wrote it: it fills in what was left
+// out, and a later condition compares with that.
+func asStored(ev *filerpb.SubscribeMetadataResponse, sent *filerpb.Entry) *filerpb.Entry {
+	if e := ev.GetEventNotification().GetNewEntry(); e != nil {
+		return e
+	}
+	return sent
 }
 
 // sameEntry compares two entries as the filer stores them.
