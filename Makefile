@@ -1,0 +1,130 @@
+# Everything that is done here more than once. CI calls these targets and has
+# no commands of its own, so what passes here passes there.
+#
+# The build never asks for root. Only apt (deploy/dev/prepare.sh) and the keeper
+# (bin/holdfast up) do, and each says so.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := help
+# The steps of one target build on each other, and go uses all cores by itself.
+.NOTPARALLEL:
+
+# Go's own installer puts it there, and sudo or cron may not have it in PATH.
+export PATH := $(PATH):/usr/local/go/bin
+GO ?= go
+
+# Taken from git only where this folder is a checkout: an unpacked archive
+# inside some other checkout must not call itself by that one's name.
+VERSION ?= $(shell { [ -e .git ] && git describe --tags --always --dirty 2>/dev/null; } || echo unreleased)
+GO_BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)'
+
+# Two test packages at a time: some start a whole cluster, and their deadlines
+# are meant for a machine that is not starved.
+TEST_PACKAGES ?= 2
+TEST_TIMEOUT  ?= 15m
+
+# Pinned, and built into bin/tools under a name that holds the version, so a
+# new pin is a new file.
+GOLANGCI_LINT_VERSION      := v2.15.0
+PROTOC_GEN_GO_VERSION      := v1.36.12
+PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
+GOLANGCI_LINT      := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
+PROTOC_GEN_GO      := bin/tools/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
+PROTOC_GEN_GO_GRPC := bin/tools/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)
+
+.PHONY: help
+help: ## Say what there is to do
+	@printf 'make <target>, where target is one of\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: preflight
+preflight:
+	@deploy/dev/preflight.sh '$(GO)'
+
+.PHONY: build
+build: preflight ## Build bin/holdfast and bin/holdfast-mount
+	@mkdir -p bin
+	$(GO_BUILD) -o bin/ ./cmd/holdfast ./cmd/holdfast-mount
+
+.PHONY: up
+up: preflight ## Build, start everything on this machine, and show a file in a mount and in its bucket
+	@deploy/dev/prepare.sh run
+	@$(MAKE) build
+	bin/holdfast up
+	@deploy/dev/tour.sh
+
+.PHONY: down
+down: $(if $(wildcard bin/holdfast),,build) ## Stop everything that up started; the data stays
+	bin/holdfast down
+
+.PHONY: test
+test: preflight ## Run every test: packages with the race detector, the binaries from outside, the image
+	@deploy/dev/prepare.sh run race image
+	$(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /csi-sanity)
+	@$(MAKE) sanity image-test
+
+.PHONY: sanity
+sanity: build ## Run the black-box tests of csi-sanity against bin/
+	@deploy/dev/prepare.sh run
+	HOLDFAST_BIN='$(CURDIR)/bin' $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./csi-sanity/...
+
+.PHONY: image-test
+image-test: preflight ## Build the Dockerfile for amd64 and arm64 without a registry, and look inside
+	@deploy/dev/prepare.sh image
+	$(GO) mod download
+	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -tags image ./deploy/image
+
+.PHONY: lint
+lint: preflight $(GOLANGCI_LINT) ## Check style, mistakes and the layers (.golangci.yml says why)
+	@for script in deploy/dev/*.sh .ci/run; do bash -n "$$script"; done
+	$(GOLANGCI_LINT) run
+
+.PHONY: format
+format: preflight $(GOLANGCI_LINT) ## Format the Go files as lint wants them
+	$(GOLANGCI_LINT) fmt
+
+.PHONY: check
+check: lint generated test ## Everything that CI asks of a change: lint, generated code, test
+
+.PHONY: generate
+generate: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Write the .pb.go files anew from the .proto files
+	@deploy/dev/prepare.sh proto
+	deploy/dev/generate.sh write $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC)
+
+.PHONY: generated
+generated: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Check that the .pb.go files are what generate would write
+	@deploy/dev/prepare.sh proto
+	@deploy/dev/generate.sh compare $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC)
+
+IMAGE   ?= holdfast:$(VERSION)
+BUILDER ?= $(firstword $(foreach b,docker podman buildah,$(shell command -v $(b))))
+
+.PHONY: image
+image: ## Build the container image (IMAGE=name:tag, with docker, podman or buildah)
+	@[ -n '$(BUILDER)' ] || { echo 'make image needs docker, podman or buildah (apt-get install buildah)' >&2; exit 1; }
+	$(BUILDER) build --build-arg VERSION='$(VERSION)' -t '$(IMAGE)' .
+
+.PHONY: clean
+clean: ## Remove what build made (bin/tools stays: it is pinned and takes minutes)
+	rm -f bin/holdfast bin/holdfast-mount
+
+# $(call tool,file,package@version): go names what it installs after the
+# package, so it goes to a folder of its own and moves when it is whole.
+define tool
+	@echo "building $(notdir $(1)) (once)"
+	@mkdir -p bin/tools
+	@new=$$(mktemp -d bin/tools/new.XXXXXX); trap 'rm -rf "$$new"' EXIT; \
+	  GOBIN="$(CURDIR)/$$new" GOFLAGS=-buildvcs=false $(GO) install $(2); \
+	  mv "$$new"/* $(1)
+endef
+
+$(GOLANGCI_LINT): | preflight
+	$(call tool,$@,github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION))
+
+$(PROTOC_GEN_GO): | preflight
+	$(call tool,$@,google.golang.org/protobuf/cmd/protoc-gen-go@$(PROTOC_GEN_GO_VERSION))
+
+$(PROTOC_GEN_GO_GRPC): | preflight
+	$(call tool,$@,google.golang.org/grpc/cmd/protoc-gen-go-grpc@$(PROTOC_GEN_GO_GRPC_VERSION))
