@@ -32,7 +32,8 @@ type kernelTable struct{}
 
 // Mounted implements MountTable. The last line is the topmost mount.
 func (kernelTable) Mounted(path string) (mounted, readOnly bool, err error) {
-	list, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(realPath(path)))
+	path = realPath(path)
+	list, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != path, false })
 	if err != nil {
 		return false, false, fmt.Errorf("read the mount table: %w", err)
 	}

@@ -3,6 +3,8 @@ package memory
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -47,6 +49,13 @@ func (s *Store) Allowed(k storage.Keys, b storage.BucketName) bool {
 	defer s.mu.Unlock()
 	_, u := s.control.owner(k)
 	return u != nil && u.bucket == b
+}
+
+// UserNames lists the users, for tests of what is left behind.
+func (s *Store) UserNames() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.control.users))
 }
 
 func (c *control) newKeys(name string) storage.Keys {

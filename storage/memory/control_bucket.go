@@ -2,6 +2,8 @@ package memory
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -77,4 +79,11 @@ func (s *Store) PutObject(b storage.BucketName, key string) error {
 	}
 	have.objects[key] = struct{}{}
 	return nil
+}
+
+// BucketNames lists the buckets, for tests of what is left behind.
+func (s *Store) BucketNames() []storage.BucketName {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.control.buckets))
 }

@@ -1,0 +1,118 @@
+package driver
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"sync"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// fakeMounter is a keeper without a kernel: it remembers, and it is the mount
+// table too.
+type fakeMounter struct {
+	mu struct {
+		sync.Mutex
+		mounts []Mounted
+		// at has every mount point, with whether it is read-only.
+		at      map[string]bool
+		configs []MountConfig
+	}
+	// fail is returned by the call of that name.
+	fail map[string]error
+}
+
+var (
+	_ Mounter    = (*fakeMounter)(nil)
+	_ MountTable = (*fakeMounter)(nil)
+)
+
+func newFakeMounter() *fakeMounter {
+	f := &fakeMounter{fail: map[string]error{}}
+	f.mu.at = map[string]bool{}
+	return f
+}
+
+func (f *fakeMounter) Mount(_ context.Context, id, target string, readOnly bool, config []byte) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.fail["Mount"]; err != nil {
+		return err
+	}
+	var c MountConfig
+	if err := json.Unmarshal(config, &c); err != nil {
+		return err
+	}
+	f.mu.configs = append(f.mu.configs, c)
+	for i := range f.mu.mounts {
+		if f.mu.mounts[i].ID == id {
+			f.mu.mounts[i].Healthy = true
+			return nil
+		}
+	}
+	f.mu.at[target] = readOnly
+	f.mu.mounts = append(f.mu.mounts, Mounted{ID: id, Target: target, ReadOnly: readOnly, Healthy: true})
+	return nil
+}
+
+func (f *fakeMounter) Bind(_ context.Context, id, target string, readOnly bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.fail["Bind"]; err != nil {
+		return err
+	}
+	for i := range f.mu.mounts {
+		if f.mu.mounts[i].ID == id {
+			f.mu.mounts[i].Binds = append(f.mu.mounts[i].Binds, target)
+			f.mu.at[target] = readOnly
+			return nil
+		}
+	}
+	return storage.Errorf(storage.NotFound, "%s is not mounted", id)
+}
+
+func (f *fakeMounter) Unmount(_ context.Context, target string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.fail["Unmount"]; err != nil {
+		return err
+	}
+	delete(f.mu.at, target)
+	f.mu.mounts = slices.DeleteFunc(f.mu.mounts, func(m Mounted) bool { return m.Target == target })
+	for i := range f.mu.mounts {
+		f.mu.mounts[i].Binds = slices.DeleteFunc(f.mu.mounts[i].Binds, func(b string) bool { return b == target })
+	}
+	return nil
+}
+
+func (f *fakeMounter) Mounts(context.Context) ([]Mounted, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.fail["Mounts"]; err != nil {
+		return nil, err
+	}
+	list := slices.Clone(f.mu.mounts)
+	for i := range list {
+		list[i].Binds = slices.Clone(list[i].Binds)
+	}
+	return list, nil
+}
+
+func (f *fakeMounter) Mounted(path string) (mounted, readOnly bool, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	readOnly, mounted = f.mu.at[path]
+	return mounted, readOnly, nil
+}
+
+// hurt makes a mount unhealthy.
+func (f *fakeMounter) hurt(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.mu.mounts {
+		if f.mu.mounts[i].ID == id {
+			f.mu.mounts[i].Healthy = false
+		}
+	}
+}

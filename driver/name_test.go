@@ -1,0 +1,114 @@
+package driver
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+func TestVolumeIDs(t *testing.T) {
+	for name, want := range map[string]string{
+		"photos": `^photos$`,
+		"pvc-0b1e4c1e-6b0f-4a62-9f0e-2b8f3c0d9a11": `^pvc-0b1e4c1e-6b0f-4a62-9f0e-2b8f3c0d9a11$`,
+		"a.b":                    `^a\.b$`,
+		"Photos":                 `^photos-[0-9a-f]{8}$`,
+		"a":                      `^a-[0-9a-f]{8}$`,
+		"my photos/2026":         `^my-photos-2026-[0-9a-f]{8}$`,
+		"a..b":                   `^a-b-[0-9a-f]{8}$`,
+		"127.0.0.1":              `^127-0-0-1-[0-9a-f]{8}$`,
+		"xn--bcher":              `^v-xn-bcher-[0-9a-f]{8}$`,
+		"ends-s3alias":           `^ends-s3alias-[0-9a-f]{8}$`,
+		"äöü":                    `^volume-[0-9a-f]{8}$`,
+		"---":                    `^volume-[0-9a-f]{8}$`,
+		strings.Repeat("x", 64):  `^x{54}-[0-9a-f]{8}$`,
+		strings.Repeat("x", 128): `^x{54}-[0-9a-f]{8}$`,
+	} {
+		id := VolumeID(name)
+		if !regexp.MustCompile(want).MatchString(string(id)) {
+			t.Errorf("%q → %q, want %s", name, id, want)
+		}
+	}
+	if VolumeID("Photos") == VolumeID("PHOTOS") {
+		t.Error("two names have one id")
+	}
+}
+
+// TestDerivedNamesAreValid: whatever name CSI allows leads to an id, buckets and
+// a user that S3 and IAM take.
+func TestDerivedNamesAreValid(t *testing.T) {
+	const letters = "abcXYZ019.-_/ :@äß\u00a0漢"
+	runes := []rune(letters)
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 5000 {
+		var b strings.Builder
+		for range 1 + random.IntN(40) {
+			b.WriteRune(runes[random.IntN(len(runes))])
+		}
+		name := b.String()
+		if err := checkVolumeName(name); err != nil {
+			continue
+		}
+		id := VolumeID(name)
+		if id != VolumeID(name) || !usable(string(id)) {
+			t.Fatalf("%q → %q is not usable", name, id)
+		}
+		if _, err := checkVolumeID(string(id)); err != nil {
+			t.Fatalf("%q → %q: %v", name, id, err)
+		}
+		other := otherBucketOf(id, name)
+		if other == bucketOf(id) || other.Check() != nil {
+			t.Fatalf("%q → other bucket %q", name, other)
+		}
+		if user := userOf(id); len(user) > maxUser || !strings.HasPrefix(user, userPrefix) {
+			t.Fatalf("%q → user %q", name, user)
+		}
+	}
+}
+
+func TestVolumeNames(t *testing.T) {
+	for _, name := range []string{"", strings.Repeat("x", 129), "a\nb", "a\x00b", "a\xffb", "a\u0085b"} {
+		if err := checkVolumeName(name); !storage.Is(err, storage.Invalid) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+func TestVolumeIDsOfOthers(t *testing.T) {
+	for _, id := range []string{"../../etc/passwd", "a/b", "A", strings.Repeat("x", 64), "a..b"} {
+		if _, err := checkVolumeID(id); !storage.Is(err, storage.NotFound) {
+			t.Errorf("%q: %v", id, err)
+		}
+	}
+}
+
+func TestParameters(t *testing.T) {
+	known := map[string]func(string) error{
+		"fileMode": func(v string) error {
+			if v == "" {
+				return fmt.Errorf("is empty")
+			}
+			return nil
+		},
+		"durability": func(string) error { return nil },
+	}
+	got, err := parseParams(map[string]string{"fileMode": "0640", ignoredPrefix + "pvc/name": "x"}, known)
+	if err != nil || len(got) != 1 || got["fileMode"] != "0640" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for name, want := range map[string]string{"filemode": "fileMode", "durabilty": "durability"} {
+		_, err := parseParams(map[string]string{name: "x"}, known)
+		if !storage.Is(err, storage.Invalid) || !strings.Contains(err.Error(), "nearest known one is "+want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := parseParams(map[string]string{"fileMode": ""}, known); !storage.Is(err, storage.Invalid) {
+		t.Errorf("bad value: %v", err)
+	}
+	if _, err := parseParams(map[string]string{"x": "y"}, nil); !storage.Is(err, storage.Invalid) {
+		t.Errorf("none known: %v", err)
+	}
+}

@@ -1,0 +1,373 @@
+package driver
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/memory"
+)
+
+// bench is a store, a controller and a node without a kernel.
+type bench struct {
+	store      *memory.Store
+	controller *Controller
+	mounter    *fakeMounter
+	node       *Node
+	dir        string
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{store: memory.New(), mounter: newFakeMounter(), dir: t.TempDir()}
+	b.controller = newController(b.store)
+	b.node = b.otherNode(t, "node-1", b.mounter)
+	return b
+}
+
+func (b *bench) otherNode(t *testing.T, id string, m *fakeMounter) *Node {
+	t.Helper()
+	n, err := NewNode(NodeDeps{Records: b.store, Mounter: m, Table: m}, NodeOptions{NodeID: id, StatTimeout: 100 * time.Millisecond})
+	must(t, err)
+	return n
+}
+
+func (b *bench) create(t *testing.T, modes ...mode) {
+	t.Helper()
+	_, err := b.controller.CreateVolume(t.Context(), ask("photos", modes...))
+	must(t, err)
+}
+
+func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *bench) stage(t *testing.T, n *Node, at string, m mode) error {
+	t.Helper()
+	_, err := n.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{
+		VolumeId: "photos", StagingTargetPath: b.path(at), VolumeCapability: mountCap(m),
+	})
+	return err
+}
+
+func (b *bench) unstage(t *testing.T, at string) error {
+	t.Helper()
+	_, err := b.node.NodeUnstageVolume(t.Context(), &csi.NodeUnstageVolumeRequest{VolumeId: "photos", StagingTargetPath: b.path(at)})
+	return err
+}
+
+func (b *bench) publish(t *testing.T, at string, m mode, readOnly bool) error {
+	t.Helper()
+	_, err := b.node.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
+		VolumeId: "photos", StagingTargetPath: b.path("staging"), TargetPath: b.path(at), VolumeCapability: mountCap(m), Readonly: readOnly,
+	})
+	return err
+}
+
+func (b *bench) unpublish(t *testing.T, at string) error {
+	t.Helper()
+	_, err := b.node.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: "photos", TargetPath: b.path(at)})
+	return err
+}
+
+func (b *bench) holder(t *testing.T) string {
+	t.Helper()
+	r, err := b.store.GetRecord(t.Context(), "photos")
+	must(t, err)
+	return r.Holder(time.Now())
+}
+
+func TestLifeOfAMount(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	for range 2 {
+		must(t, b.stage(t, b.node, "staging", everyone))
+		must(t, b.publish(t, "pod", everyone, false))
+	}
+	must(t, b.publish(t, "second", everyone, true))
+	if got := b.mounter.mu.configs; len(got) != 1 || got[0] != (MountConfig{Volume: "photos", Bucket: "photos"}) {
+		t.Errorf("configs = %+v", got)
+	}
+	if b.holder(t) != "node-1" {
+		t.Error("staged without a lease")
+	}
+	wantKind(t, "unstage while published", b.unstage(t, "staging"), storage.InUse)
+	_, err := b.controller.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "photos"})
+	wantKind(t, "delete while staged", err, storage.InUse)
+
+	// A node that was started again knows all that it has to know.
+	b.node = b.otherNode(t, "node-1", b.mounter)
+	for range 2 {
+		must(t, b.unpublish(t, "pod"))
+		must(t, b.unpublish(t, "second"))
+		must(t, b.unstage(t, "staging"))
+	}
+	if _, err := os.Lstat(b.path("pod")); !os.IsNotExist(err) {
+		t.Errorf("the target is still there: %v", err)
+	}
+	if b.holder(t) != "" {
+		t.Error("unstaged, and the lease lives")
+	}
+	_, err = b.controller.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "photos"})
+	must(t, err)
+	must(t, b.unpublish(t, "pod"))
+	must(t, b.unstage(t, "staging"))
+}
+
+func TestStageRefuses(t *testing.T) {
+	b := newBench(t)
+	wantKind(t, "missing volume", b.stage(t, b.node, "staging", everyone), storage.NotFound)
+	b.create(t, writer)
+	must(t, os.WriteFile(b.path("file"), []byte("mine"), 0o600))
+	must(t, os.Symlink(b.dir, b.path("link")))
+	wantKind(t, "a file", b.stage(t, b.node, "file", writer), storage.Invalid)
+	wantKind(t, "a link", b.stage(t, b.node, "link", writer), storage.Invalid)
+	wantKind(t, "no parent", b.stage(t, b.node, "a/b", writer), storage.Invalid)
+	wantKind(t, "below a file", b.stage(t, b.node, "file/b", writer), storage.Invalid)
+	wantKind(t, "too much", b.stage(t, b.node, "staging", everyone), storage.Invalid)
+	if b.holder(t) != "" {
+		t.Error("a refused stage took a lease")
+	}
+	must(t, b.stage(t, b.node, "staging", writer))
+	wantKind(t, "a second place", b.stage(t, b.node, "elsewhere", writer), storage.InUse)
+	wantKind(t, "read-only now", b.stage(t, b.node, "staging", reader), storage.Exists)
+	must(t, b.unstage(t, "elsewhere"))
+	if b.holder(t) != "node-1" {
+		t.Error("unstaging elsewhere gave the lease back")
+	}
+}
+
+func TestStageOfWhatIsNotReady(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	for phase, want := range map[storage.Phase]storage.Kind{storage.Creating: storage.Busy, storage.Deleting: storage.InUse} {
+		_, err := updateRecord(t.Context(), b.store, "photos", func(r *storage.Record) error { r.Phase = phase; return nil })
+		must(t, err)
+		wantKind(t, string(phase), b.stage(t, b.node, "staging", everyone), want)
+	}
+}
+
+func TestSingleVolumeIsOnOneNode(t *testing.T) {
+	b := newBench(t)
+	b.create(t, writer)
+	other := b.otherNode(t, "node-2", newFakeMounter())
+	must(t, b.stage(t, b.node, "staging", writer))
+	err := b.stage(t, other, "staging2", writer)
+	wantKind(t, "second node", err, storage.InUse)
+	if err != nil && !strings.Contains(err.Error(), "node-1") {
+		t.Errorf("%v does not name the holder", err)
+	}
+	must(t, b.unstage(t, "staging"))
+	must(t, b.stage(t, other, "staging2", writer))
+}
+
+func TestSharedVolumeIsOnManyNodes(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	must(t, b.stage(t, b.otherNode(t, "node-2", newFakeMounter()), "staging2", everyone))
+	r, err := b.store.GetRecord(t.Context(), "photos")
+	must(t, err)
+	if len(r.Leases) != 2 {
+		t.Errorf("leases = %v", r.Leases)
+	}
+}
+
+func TestStageRevivesASickMount(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	b.mounter.hurt("photos")
+	must(t, b.stage(t, b.node, "staging", everyone))
+	if all, _ := b.mounter.Mounts(t.Context()); !all[0].Healthy {
+		t.Error("still sick")
+	}
+}
+
+func TestPublishRefuses(t *testing.T) {
+	b := newBench(t)
+	wantKind(t, "missing volume", b.publish(t, "pod", everyone, false), storage.NotFound)
+	b.create(t)
+	wantKind(t, "not staged", b.publish(t, "pod", everyone, false), storage.InUse)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	must(t, b.publish(t, "pod", everyone, false))
+	wantKind(t, "read-only now", b.publish(t, "pod", everyone, true), storage.Exists)
+	wantKind(t, "the staging path", b.publish(t, "staging", everyone, false), storage.Invalid)
+	must(t, os.WriteFile(b.path("file"), []byte("mine"), 0o600))
+	wantKind(t, "a file", b.publish(t, "file", everyone, false), storage.Invalid)
+	b.mounter.mu.at[b.path("alien")] = false
+	wantKind(t, "another's mount", b.publish(t, "alien", everyone, false), storage.Exists)
+}
+
+func TestPublishReadOnly(t *testing.T) {
+	b := newBench(t)
+	b.create(t, readers)
+	must(t, b.stage(t, b.node, "staging", readers))
+	must(t, b.publish(t, "pod", readers, false))
+	for _, at := range []string{"staging", "pod"} {
+		if _, ro, _ := b.mounter.Mounted(b.path(at)); !ro {
+			t.Errorf("%s is writable", at)
+		}
+	}
+}
+
+func TestOnePodAtATime(t *testing.T) {
+	b := newBench(t)
+	b.create(t, singleWriter)
+	must(t, b.stage(t, b.node, "staging", singleWriter))
+	must(t, b.publish(t, "pod", singleWriter, false))
+	must(t, b.publish(t, "pod", singleWriter, false))
+	wantKind(t, "second pod", b.publish(t, "second", singleWriter, false), storage.InUse)
+}
+
+func TestFailedBindLeavesNoFolder(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	b.mounter.fail["Bind"] = storage.Errorf(storage.Unavailable, "no")
+	wantKind(t, "publish", b.publish(t, "pod", everyone, false), storage.Unavailable)
+	if _, err := os.Lstat(b.path("pod")); !os.IsNotExist(err) {
+		t.Errorf("left behind: %v", err)
+	}
+}
+
+func TestBusyUnmountIsTold(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	must(t, b.publish(t, "pod", everyone, false))
+	b.mounter.fail["Unmount"] = storage.Errorf(storage.InUse, "EBUSY")
+	err := b.unpublish(t, "pod")
+	wantKind(t, "unpublish", err, storage.InUse)
+	if err != nil && !strings.Contains(err.Error(), "the mount is busy") {
+		t.Errorf("%v does not say that the mount is busy", err)
+	}
+	if b.holder(t) != "node-1" {
+		t.Error("the lease is gone while the mount is there")
+	}
+}
+
+// TestUnpublishRemovesNothingButAnEmptyFolder: not what is below a mount that is
+// still there, not what somebody put into the folder.
+func TestUnpublishRemovesNothingButAnEmptyFolder(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, os.Mkdir(b.path("pod"), 0o700))
+	must(t, os.WriteFile(b.path("pod/data"), []byte("mine"), 0o600))
+	wantKind(t, "content", b.unpublish(t, "pod"), storage.InUse)
+	b.node.table = alwaysMounted{}
+	must(t, os.Mkdir(b.path("empty"), 0o700))
+	wantKind(t, "mount point", b.unpublish(t, "empty"), storage.InUse)
+	for _, path := range []string{"pod/data", "empty"} {
+		if _, err := os.Lstat(b.path(path)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+type alwaysMounted struct{}
+
+func (alwaysMounted) Mounted(string) (mounted, readOnly bool, err error) { return true, false, nil }
+
+func TestNobodyUnmountsAnotherVolume(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	must(t, b.publish(t, "pod", everyone, false))
+	_, err := b.node.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: "other", TargetPath: b.path("pod")})
+	wantKind(t, "unpublish", err, storage.InUse)
+	_, err = b.node.NodeUnstageVolume(t.Context(), &csi.NodeUnstageVolumeRequest{VolumeId: "other", StagingTargetPath: b.path("staging")})
+	wantKind(t, "unstage", err, storage.InUse)
+	wantKind(t, "unpublish of the staging path", b.unpublish(t, "staging"), storage.Invalid)
+}
+
+func TestStats(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	must(t, b.publish(t, "pod", everyone, false))
+	ask := func(path string) (*csi.NodeGetVolumeStatsResponse, error) {
+		return b.node.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "photos", VolumePath: path})
+	}
+	resp, err := ask(b.path("pod"))
+	must(t, err)
+	if u := resp.GetUsage()[0]; u.GetUnit() != csi.VolumeUsage_BYTES || u.GetTotal() <= 0 || u.GetUsed() <= 0 {
+		t.Errorf("usage = %v", u)
+	}
+	_, err = ask(b.path("elsewhere"))
+	wantKind(t, "elsewhere", err, storage.NotFound)
+	delete(b.mounter.mu.at, b.path("pod"))
+	_, err = ask(b.path("pod"))
+	wantKind(t, "a mount that is gone", err, storage.NotFound)
+}
+
+// TestStatsNeverHang: however many ask, one call waits in the kernel.
+func TestStatsNeverHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int32
+		release := make(chan struct{})
+		b := newBench(t)
+		b.node.stats.measure = func(string) (usage, error) { calls.Add(1); <-release; return usage{total: 1}, nil }
+		b.create(t)
+		must(t, b.stage(t, b.node, "staging", everyone))
+		for range 3 {
+			_, err := b.node.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "photos", VolumePath: b.path("staging")})
+			if !storage.IsContext(err) {
+				t.Errorf("hung: %v", err)
+			}
+		}
+		if calls.Load() != 1 {
+			t.Errorf("%d calls hang", calls.Load())
+		}
+		close(release)
+		synctest.Wait()
+		resp, err := b.node.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "photos", VolumePath: b.path("staging")})
+		if err != nil || resp.GetUsage()[0].GetTotal() != 1 {
+			t.Errorf("afterwards: %v, %v", resp, err)
+		}
+	})
+}
+
+func TestNodeExpand(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	expand := func(size int64) (*csi.NodeExpandVolumeResponse, error) {
+		return b.node.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{
+			VolumeId: "photos", VolumePath: b.path("staging"), CapacityRange: &csi.CapacityRange{RequiredBytes: size},
+		})
+	}
+	resp, err := expand(1 << 30)
+	if err != nil || resp.GetCapacityBytes() != 1<<30 {
+		t.Errorf("%v, %v", resp, err)
+	}
+	_, err = expand(1 << 31)
+	wantKind(t, "more than the record", err, storage.OutOfRange)
+}
+
+func TestNodeOptions(t *testing.T) {
+	for _, o := range []NodeOptions{
+		{}, {NodeID: strings.Repeat("x", 257)}, {NodeID: "x", MaxVolumes: -1}, {NodeID: "x", LeaseFor: time.Second, RenewEvery: time.Second},
+	} {
+		_, err := NewNode(NodeDeps{}, o)
+		wantKind(t, "options", err, storage.Invalid)
+	}
+}
+
+func TestKernelTable(t *testing.T) {
+	for path, want := range map[string]bool{"/proc": true, "/proc/": true, "/proc/self/../": true, t.TempDir(): false, "/nowhere/at/all": false} {
+		if got, _, err := (kernelTable{}).Mounted(path); err != nil || got != want {
+			t.Errorf("%s mounted = %v, %v", path, got, err)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "root")
+	must(t, os.Symlink("/", link))
+	if got, _, err := (kernelTable{}).Mounted(filepath.Join(link, "proc")); err != nil || !got {
+		t.Errorf("through a link: %v, %v", got, err)
+	}
+}

@@ -1,0 +1,149 @@
+package driver
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/memory"
+)
+
+// lines is a log that tests read while it is written.
+type lines struct {
+	mu struct {
+		sync.Mutex
+		bytes.Buffer
+	}
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.Buffer.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.Buffer.String()
+}
+
+// serve serves until the test ends, or until stop is called, which returns what
+// Serve did.
+func serve(t *testing.T, socket string, log *slog.Logger, services ...Service) (stop func() error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, socket, log, services...) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-done })
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Errorf("Serve = %v", err)
+		}
+	})
+	conn := dial(t, socket)
+	defer conn.Close()
+	soon, late := context.WithTimeout(t.Context(), 10*time.Second)
+	defer late()
+	if _, err := csi.NewIdentityClient(conn).Probe(soon, &csi.ProbeRequest{}, grpc.WaitForReady(true)); err != nil {
+		t.Fatal(err)
+	}
+	return stop
+}
+
+func dial(t *testing.T, socket string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+strings.TrimPrefix(socket, "unix://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func TestServe(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "csi.sock")
+	// What a killed process leaves.
+	dead, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
+	must(t, err)
+	dead.(*net.UnixListener).SetUnlinkOnClose(false)
+	must(t, dead.Close())
+
+	stop := serve(t, "unix://"+socket, nil, NewIdentity(IdentityOptions{Version: "1"}))
+	have, err := os.Lstat(socket)
+	must(t, err)
+	if have.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v", have.Mode())
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(socket), "*", "*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+	err = Serve(t.Context(), socket, nil)
+	wantKind(t, "a second server", err, storage.InUse)
+	resp, err := csi.NewIdentityClient(dial(t, socket)).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{})
+	if err != nil || resp.GetName() != Name || resp.GetVendorVersion() != "1" {
+		t.Errorf("%v, %v", resp, err)
+	}
+	must(t, stop())
+	if _, err := os.Lstat(socket); !os.IsNotExist(err) {
+		t.Errorf("the socket is still there: %v", err)
+	}
+}
+
+func TestServeLeavesAFileAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(path, []byte("mine"), 0o600))
+	wantKind(t, "serve", Serve(t.Context(), path, nil), storage.InUse)
+	if got, err := os.ReadFile(path); err != nil || string(got) != "mine" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestEachFailureIsLoggedOnceWithoutSecrets: and reaches the caller as a code.
+func TestEachFailureIsLoggedOnceWithoutSecrets(t *testing.T) {
+	var out lines
+	socket := filepath.Join(t.TempDir(), "csi.sock")
+	serve(t, socket, slog.New(slog.NewJSONHandler(&out, nil)), NewIdentity(IdentityOptions{}), newController(memory.New()))
+	req := ask("photos")
+	req.Parameters = map[string]string{"oops": "parameter-value"}
+	req.Secrets = map[string]string{"key": "secret-value"}
+	_, err := csi.NewControllerClient(dial(t, socket)).CreateVolume(t.Context(), req)
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("err = %v", err)
+	}
+	got := out.String()
+	if strings.Count(got, "call failed") != 1 || !strings.Contains(got, `"volume":"photos"`) || !strings.Contains(got, `"kind":"invalid"`) {
+		t.Errorf("log: %s", got)
+	}
+	for _, secret := range []string{"secret-value", "parameter-value"} {
+		if strings.Contains(got, secret) {
+			t.Errorf("%s is in the log: %s", secret, got)
+		}
+	}
+}
+
+func TestProbe(t *testing.T) {
+	for want, ready := range map[bool]func(context.Context) error{
+		true:  func(context.Context) error { return nil },
+		false: func(context.Context) error { return storage.Errorf(storage.Unavailable, "no") },
+	} {
+		resp, err := NewIdentity(IdentityOptions{Ready: ready}).Probe(t.Context(), nil)
+		if err != nil || resp.GetReady().GetValue() != want {
+			t.Errorf("%v, %v", resp, err)
+		}
+	}
+}
