@@ -19,7 +19,7 @@ script may repeat itself.`
 
 const createExample = `  holdfast volume create photos --size 10Gi
   holdfast volume create database --size 500Mi --access single
-  holdfast volume create archive --size 1Ti -p fileMode=0640 -o json`
+  holdfast volume create archive --size 1Ti --access read-only -o json`
 
 func newVolumeCreate(a *app) *cobra.Command {
 	cmd := &cobra.Command{

@@ -27,19 +27,32 @@ func Find(given string, uid int, getenv func(string) string) (Dir, error) {
 		if err != nil {
 			return "", fmt.Errorf("state folder %s: %w", dir, err)
 		}
-		return Dir(abs), nil
+		return resolve(abs), nil
 	}
 	if uid == 0 {
-		return rootDir, nil
+		return resolve(rootDir), nil
 	}
 	// The XDG specification has relative paths ignored.
 	if data := getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
-		return Dir(filepath.Join(data, "holdfast")), nil
+		return resolve(filepath.Join(data, "holdfast")), nil
 	}
 	if home := getenv("HOME"); filepath.IsAbs(home) {
-		return Dir(filepath.Join(home, ".local", "share", "holdfast")), nil
+		return resolve(filepath.Join(home, ".local", "share", "holdfast")), nil
 	}
 	return "", fmt.Errorf("no state folder: neither $%s nor $HOME is set", EnvDir)
+}
+
+// resolve follows the links on the way to path, as far as it exists: the keeper
+// walks over none.
+func resolve(path string) Dir {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return Dir(real)
+	}
+	parent := filepath.Dir(path)
+	if parent == path {
+		return Dir(path)
+	}
+	return Dir(filepath.Join(string(resolve(parent)), filepath.Base(path)))
 }
 
 func (d Dir) join(elem ...string) string {

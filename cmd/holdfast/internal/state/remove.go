@@ -43,8 +43,11 @@ func (d Dir) Remove() error {
 	if err != nil {
 		return err
 	}
-	if len(points) > 0 {
-		return fmt.Errorf("%s is not deleted: %s is still mounted", d, points[0])
+	for _, p := range points {
+		// The folder may be a disk of its own.
+		if p != string(d) {
+			return fmt.Errorf("%s is not deleted: %s is still mounted", d, p)
+		}
 	}
 	root, err := os.Open(string(d))
 	if errors.Is(err, os.ErrNotExist) {
@@ -59,10 +62,13 @@ func (d Dir) Remove() error {
 			return fmt.Errorf("delete %s: %w", d, err)
 		}
 	}
-	if err := unix.Rmdir(string(d)); err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("delete %s: %w", d, err)
+	err = unix.Rmdir(string(d))
+	for _, kept := range []error{unix.ENOTEMPTY, unix.EBUSY, unix.EACCES} {
+		if errors.Is(err, kept) {
+			return nil
+		}
 	}
-	return nil
+	return err
 }
 
 // removeAt deletes name below parent and never leaves parent's mount. A missing
