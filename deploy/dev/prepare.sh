@@ -17,15 +17,12 @@ fail() {
 }
 
 # as_root COMMAND...: apt and modprobe only. Nothing else here needs root.
-as_root() {
-  if [[ $(id -u) == 0 ]]; then
-    "$@"
-  elif command -v sudo >/dev/null; then
-    sudo "$@"
-  else
-    fail "this needs root: $*" \
-      "You are not root and there is no sudo. As root, run:  $0 ${groups[*]}"
-  fi
+as_root() { if [[ $(id -u) == 0 ]]; then "$@"; else sudo "$@"; fi; }
+
+# need_root WHY: before as_root, whose output goes elsewhere.
+need_root() {
+  [[ $(id -u) == 0 ]] || command -v sudo >/dev/null ||
+    fail "$1 needs root, and you are not root and have no sudo." "As root, run:  $0 ${groups[*]}"
 }
 
 has_headers() { echo '#include <stdlib.h>' | gcc -E -x c - >/dev/null 2>&1; }
@@ -86,6 +83,7 @@ install_missing() {
   if ! command -v apt-get >/dev/null; then
     fail "missing here: ${packages[*]} (Debian's names), and there is no apt-get: please install them."
   fi
+  need_root "to install ${packages[*]}"
   say "apt-get update"
   apt_update
   say "apt-get install ${packages[*]}"
@@ -102,6 +100,7 @@ install_missing() {
 ready_fuse() {
   if [[ -c /dev/fuse ]]; then return; fi
   if command -v modprobe >/dev/null; then
+    need_root "modprobe fuse"
     say "modprobe fuse"
     as_root modprobe fuse || true
   fi
