@@ -22,6 +22,8 @@ const (
 // modeAccess is what each CSI mode needs of a volume. MULTI_NODE_SINGLE_WRITER
 // becomes Single: which of many nodes is the writer cannot be told, so one node
 // has the volume.
+//
+//nolint:exhaustive // UNKNOWN is not to be had
 var modeAccess = map[mode]storage.AccessMode{
 	writer:       storage.Single,
 	singleWriter: storage.Single,

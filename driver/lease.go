@@ -2,6 +2,8 @@ package driver
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -109,7 +111,7 @@ func (n *Node) renewAll(ctx context.Context) {
 	defer cancel()
 	all, err := n.mounts(ctx)
 	if err != nil {
-		n.warn(ctx, "leases not renewed: the mounter does not answer", "", err)
+		n.notRenewed(ctx, "", fmt.Errorf("ask the mounter: %w", err))
 		return
 	}
 	var round sync.WaitGroup
@@ -130,7 +132,7 @@ func (n *Node) renewAll(ctx context.Context) {
 func (n *Node) renew(ctx context.Context, id string) {
 	all, err := n.mounts(ctx)
 	if err != nil {
-		n.warn(ctx, "lease not renewed: the mounter does not answer", id, err)
+		n.notRenewed(ctx, id, fmt.Errorf("ask the mounter: %w", err))
 		return
 	}
 	have := all.of(id)
@@ -138,13 +140,14 @@ func (n *Node) renew(ctx context.Context, id string) {
 		return
 	}
 	if _, err := n.takeLease(ctx, storage.VolumeID(id), have.Target); err != nil {
-		n.warn(ctx, "lease not renewed", id, err)
+		n.notRenewed(ctx, id, err)
 	}
 }
 
-func (n *Node) warn(ctx context.Context, msg, id string, err error) {
-	if ctx.Err() != nil && storage.IsContext(err) && context.Cause(ctx) == context.Canceled {
-		return // shutting down
+// notRenewed tells it, unless we are about to end.
+func (n *Node) notRenewed(ctx context.Context, id string, err error) {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return
 	}
-	n.log.WarnContext(ctx, msg, slog.String("volume", id), slog.String("kind", storage.KindOf(err).String()), slog.Any("err", err))
+	n.log.WarnContext(ctx, "lease not renewed", slog.String("volume", id), slog.String("kind", storage.KindOf(err).String()), slog.Any("err", err))
 }

@@ -20,7 +20,7 @@ func TestLeaseLivesWhileMounted(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- b.node.Run(ctx) }()
 		for range 10 {
-			time.Sleep(31 * time.Second)
+			time.Sleep(31 * time.Second) //nolint:forbidigo // in a bubble
 			if b.holder(t) != "node-1" {
 				t.Fatal("the lease ended while the volume was mounted")
 			}
@@ -29,7 +29,7 @@ func TestLeaseLivesWhileMounted(t *testing.T) {
 		if err := <-done; !storage.IsContext(err) {
 			t.Errorf("Run = %v", err)
 		}
-		time.Sleep(61 * time.Second)
+		time.Sleep(61 * time.Second) //nolint:forbidigo // in a bubble
 		if b.holder(t) != "" {
 			t.Error("the lease of a dead node lives")
 		}
@@ -52,7 +52,6 @@ func TestRenewalSurvivesAMeeting(t *testing.T) {
 	b.node.records = &meddler{Records: b.store, left: 3}
 	before, err := b.store.GetRecord(t.Context(), "photos")
 	must(t, err)
-	time.Sleep(time.Millisecond)
 	b.node.renewAll(t.Context())
 	after, err := b.store.GetRecord(t.Context(), "photos")
 	must(t, err)

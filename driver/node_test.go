@@ -145,7 +145,9 @@ func TestStageRefuses(t *testing.T) {
 func TestStageOfWhatIsNotReady(t *testing.T) {
 	b := newBench(t)
 	b.create(t)
-	for phase, want := range map[storage.Phase]storage.Kind{storage.Creating: storage.Busy, storage.Deleting: storage.InUse} {
+	for phase, want := range map[storage.Phase]storage.Kind{ //nolint:exhaustive // of what is not ready
+		storage.Creating: storage.Busy, storage.Deleting: storage.InUse,
+	} {
 		_, err := updateRecord(t.Context(), b.store, "photos", func(r *storage.Record) error { r.Phase = phase; return nil })
 		must(t, err)
 		wantKind(t, string(phase), b.stage(t, b.node, "staging", everyone), want)

@@ -46,7 +46,7 @@ func TestFailureAndPanicFreeTheVolume(t *testing.T) {
 func TestARenewalIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p pending
-		go p.doQuietly("a", func() { time.Sleep(time.Second) })
+		go p.doQuietly("a", func() { time.Sleep(time.Second) }) //nolint:forbidigo // in a bubble
 		synctest.Wait()
 		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()

@@ -26,20 +26,20 @@ import (
 type lines struct {
 	mu struct {
 		sync.Mutex
-		bytes.Buffer
+		text bytes.Buffer
 	}
 }
 
 func (l *lines) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.mu.Buffer.Write(b)
+	return l.mu.text.Write(b)
 }
 
 func (l *lines) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.mu.Buffer.String()
+	return l.mu.text.String()
 }
 
 // serve serves until the test ends, or until stop is called, which returns what
@@ -56,7 +56,6 @@ func serve(t *testing.T, socket string, log *slog.Logger, services ...Service) (
 		}
 	})
 	conn := dial(t, socket)
-	defer conn.Close()
 	soon, late := context.WithTimeout(t.Context(), 10*time.Second)
 	defer late()
 	if _, err := csi.NewIdentityClient(conn).Probe(soon, &csi.ProbeRequest{}, grpc.WaitForReady(true)); err != nil {

@@ -99,8 +99,7 @@ func classify(err error) error {
 	if err == nil {
 		return nil
 	}
-	var known *storage.Error
-	if errors.As(err, &known) {
+	if _, ok := errors.AsType[*storage.Error](err); ok {
 		return err
 	}
 	status := 0
@@ -108,8 +107,7 @@ func classify(err error) error {
 	if errors.As(err, &answer) && answer.Response != nil && answer.Response.Response != nil {
 		status = answer.HTTPStatusCode()
 	}
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		kind, ok := codeKinds[api.ErrorCode()]
 		if !ok {
 			kind = statusKinds[status]
@@ -119,8 +117,7 @@ func classify(err error) error {
 	if status != 0 {
 		return storage.Errorf(statusKinds[status], "HTTP %d: %v", status, err)
 	}
-	var cert *tls.CertificateVerificationError
-	if errors.As(err, &cert) {
+	if cert, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return storage.Errorf(storage.Denied, "the server's certificate is not trusted: %w", cert)
 	}
 	var send *smithyhttp.RequestSendError

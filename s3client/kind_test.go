@@ -108,7 +108,9 @@ func TestRetryEndsWithTheContext(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	for _, o := range []Options{
-		{}, {Endpoint: "127.0.0.1:8333"}, {Endpoint: "ftp://host"},
+		{},
+		{Endpoint: "127.0.0.1:8333"},
+		{Endpoint: "ftp://host"},
 		{Endpoint: "http://host", Keys: storage.Keys{Access: "only"}},
 		{Endpoint: "http://host", Attempts: -1},
 	} {
@@ -135,7 +137,7 @@ func kindOfAnswer(t *testing.T, status int, code string) storage.Kind {
 	c := clientOf(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/xml")
 		w.WriteHeader(status)
-		fmt.Fprintf(w, `<?xml version="1.0"?><Error><Code>%s</Code><Message>m</Message></Error>`, code)
+		_, _ = fmt.Fprintf(w, `<?xml version="1.0"?><Error><Code>%s</Code><Message>m</Message></Error>`, code)
 	})
 	err := c.CreateBucket(t.Context(), "bucket")
 	if err == nil {
