@@ -117,7 +117,13 @@ func (n *Node) renewAll(ctx context.Context) {
 	var round sync.WaitGroup
 	slots := make(chan struct{}, renewers)
 	for _, m := range all {
-		slots <- struct{}{}
+		select {
+		case <-ctx.Done():
+		case slots <- struct{}{}:
+		}
+		if ctx.Err() != nil {
+			break
+		}
 		round.Go(func() {
 			defer func() { <-slots }()
 			// An operation on the volume takes care of the lease itself.
