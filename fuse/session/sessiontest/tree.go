@@ -29,6 +29,9 @@ type Tree struct {
 	// OnRead, when set, is called before each read of a file. What it returns is
 	// the answer unless OK.
 	OnRead func(cancel <-chan struct{}, node uint64) fuse.Status
+	// Direct opens files for direct I/O. Only then is a read a request that the
+	// kernel interrupts: buffered ones wait for read-ahead, which has no owner.
+	Direct bool
 	// OnWrite is the same for writes.
 	OnWrite func(cancel <-chan struct{}, node uint64, data []byte) fuse.Status
 
@@ -157,7 +160,12 @@ func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut)
 }
 
 // Open implements fuse.RawFileSystem.
-func (t *Tree) Open(_ <-chan struct{}, _ *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status { return fuse.OK }
+func (t *Tree) Open(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if t.Direct {
+		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
+	}
+	return fuse.OK
+}
 
 // OpenDir implements fuse.RawFileSystem.
 func (t *Tree) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
