@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"errors"
+	"slices"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -40,10 +41,9 @@ var errnos = map[storage.Kind]syscall.Errno{
 }
 
 // quiet are refusals that are an ordinary answer: not worth a line in the log.
-var quiet = map[storage.Kind]bool{
-	storage.NotFound: true, storage.Exists: true, storage.NotEmpty: true, storage.NotDirectory: true,
-	storage.IsDirectory: true, storage.NoData: true, storage.NotPermitted: true, storage.ReadOnly: true,
-	storage.TooLong: true, storage.Invalid: true, storage.Unsupported: true,
+var quiet = []storage.Kind{
+	storage.NotFound, storage.Exists, storage.NotEmpty, storage.NotDirectory, storage.IsDirectory, storage.NoData,
+	storage.NotPermitted, storage.ReadOnly, storage.TooLong, storage.Invalid, storage.Unsupported,
 }
 
 // status turns err into the answer to the kernel, and logs what somebody may
@@ -59,7 +59,7 @@ func (fs *FS) status(op string, n *node, err error) gofuse.Status {
 		return gofuse.EIO
 	}
 	kind := storage.KindOf(err)
-	if !quiet[kind] {
+	if !slices.Contains(quiet, kind) {
 		fs.log.Warn("operation failed", "op", op, "node", n.nodeID(), "kind", kind.String(), "err", err)
 	}
 	return gofuse.Status(errnos[kind])

@@ -77,7 +77,7 @@ func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) {
 
 // ReadDir implements gofuse.RawFileSystem.
 func (fs *FS) ReadDir(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
-	return fs.readDir(cancel, in, func(_ *node, e storage.Entry, d gofuse.DirEntry) bool {
+	return fs.readDir(cancel, in, func(_ *node, _ storage.Entry, d gofuse.DirEntry) bool {
 		return out.AddDirEntry(d)
 	})
 }

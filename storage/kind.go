@@ -131,8 +131,7 @@ func Errorf(k Kind, format string, args ...any) error {
 // KindOf returns the kind of the outermost classified error in err's chain, or
 // Other when there is none. Context errors are not kinds: ask errors.Is.
 func KindOf(err error) Kind {
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
 	}
 	return Other
