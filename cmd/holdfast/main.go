@@ -23,7 +23,7 @@ func main() {
 // run executes one command line. Everything that it does to the outside goes
 // through its arguments, files and processes, so that a test can call it.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
-	root := newRoot(&app{stdin: stdin, stdout: stdout, stderr: stderr})
+	root := newRoot(&app{stdin: stdin, stdout: stdout, stderr: stderr}) //nolint:contextcheck // cobra hands ctx to the command
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }

@@ -18,31 +18,32 @@ var features = []struct {
 }{
 	{"memfd_create", "3.17", func() error {
 		fd, err := unix.MemfdCreate("holdfast", unix.MFD_CLOEXEC)
-		return errors.Join(err, closed(fd, err))
+		return closed(fd, err)
 	}},
 	{"fsopen", "5.2", func() error {
 		fd, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
-		return errors.Join(err, closed(fd, err))
+		return closed(fd, err)
 	}},
 	{"open_tree", "5.2", func() error {
 		fd, err := unix.OpenTree(unix.AT_FDCWD, "/", unix.OPEN_TREE_CLOEXEC)
-		return errors.Join(err, closed(fd, err))
+		return closed(fd, err)
 	}},
 	{"move_mount", "5.2", func() error { return unix.MoveMount(-1, "", -1, "", 0) }},
 	{"pidfd_open", "5.3", func() error {
 		fd, err := unix.PidfdOpen(unix.Getpid(), 0)
-		return errors.Join(err, closed(fd, err))
+		return closed(fd, err)
 	}},
 	{"openat2", "5.6", func() error {
 		fd, err := unix.Openat2(unix.AT_FDCWD, "/", &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_XDEV})
-		return errors.Join(err, closed(fd, err))
+		return closed(fd, err)
 	}},
 	{"mount_setattr", "5.12", func() error { return unix.MountSetattr(-1, "", 0, &unix.MountAttr{}) }},
 }
 
+// closed is err, or what closing the descriptor gives.
 func closed(fd int, err error) error {
 	if err != nil {
-		return nil
+		return err
 	}
 	return unix.Close(fd)
 }

@@ -35,13 +35,14 @@ type detached struct {
 
 // start starts it and notes who it is. The process is reaped if it dies while we
 // live.
-func (d detached) start(dir state.Dir) (process.ID, error) {
+func (d detached) start(ctx context.Context, dir state.Dir) (process.ID, error) {
 	log, err := openLog(dir.Log(d.name))
 	if err != nil {
 		return process.ID{}, err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.CommandContext(context.Background(), d.path, d.args...)
+	// It is not ours to end when ctx does.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), d.path, d.args...)
 	cmd.Dir = "/"
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
 	cmd.Stdout, cmd.Stderr = log, log

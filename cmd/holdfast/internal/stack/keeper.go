@@ -86,7 +86,7 @@ func startKeeper(ctx context.Context, o Options, mount string, ask bool) error {
 			return err
 		}
 	}
-	started, err := d.start(o.Dir)
+	started, err := d.start(ctx, o.Dir)
 	if err != nil {
 		return err
 	}

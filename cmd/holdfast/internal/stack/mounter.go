@@ -17,7 +17,7 @@ const (
 )
 
 // startMounter starts the mounter unless it runs.
-func startMounter(o Options, mount, filer string) (process.ID, error) {
+func startMounter(ctx context.Context, o Options, mount, filer string) (process.ID, error) {
 	if id, ok := noted(o.Dir, mounterName); ok {
 		return id, nil
 	}
@@ -31,7 +31,7 @@ func startMounter(o Options, mount, filer string) (process.ID, error) {
 		account := o.accounts().Mounter
 		d.user = &account
 	}
-	return d.start(o.Dir)
+	return d.start(ctx, o.Dir)
 }
 
 // stopMounter ends the mounter. Without one there is nothing to do.

@@ -118,9 +118,9 @@ func (s *supervisor) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("detach dead mounts: %w", err)
 	}
-	s.log.Info("keeper found or started", "dead mounts", dead)
+	s.log.Info("keeper found or started", "detached", dead)
 	s.step("The keeper is ready")
-	if _, err := startMounter(s.opts, s.binaries.mount, at.FilerGRPC); err != nil {
+	if _, err := startMounter(ctx, s.opts, s.binaries.mount, at.FilerGRPC); err != nil {
 		return err
 	}
 	nodeID, err := os.Hostname()

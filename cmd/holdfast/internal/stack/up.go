@@ -62,7 +62,7 @@ func Exclusive(ctx context.Context, dir state.Dir, do func() error) error {
 // Up starts the supervisor in the background and returns when all works. When it
 // fails, or ctx ends, nothing is left running.
 func Up(ctx context.Context, o Options) (Status, error) {
-	id, err := background(o)
+	id, err := background(ctx, o)
 	if err != nil {
 		return Status{}, err
 	}
@@ -85,7 +85,7 @@ func Up(ctx context.Context, o Options) (Status, error) {
 
 // background starts this program again as the supervisor, in a session of its
 // own.
-func background(o Options) (process.ID, error) {
+func background(ctx context.Context, o Options) (process.ID, error) {
 	// What an earlier one said must not be taken for this one's.
 	if err := os.Remove(statusFile(o.Dir)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return process.ID{}, err
@@ -103,7 +103,7 @@ func background(o Options) (process.ID, error) {
 		return process.ID{}, err
 	}
 	defer func() { _ = out.Close() }()
-	cmd := exec.CommandContext(context.Background(), self, args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, args...)
 	cmd.Dir = "/"
 	cmd.Env = append(os.Environ(), EnvWeed+"="+o.Weed)
 	cmd.Stdout, cmd.Stderr = out, out
