@@ -336,8 +336,7 @@ func TestKillBeforeStart(t *testing.T) {
 func wantError(t *testing.T, err error, kind storage.Kind, parts ...string) {
 	t.Helper()
 	if !storage.Is(err, kind) {
-		t.Errorf("kind %q of: %v; want %q", storage.KindOf(err), err, kind)
-		return
+		t.Fatalf("kind %q of: %v; want %q", storage.KindOf(err), err, kind)
 	}
 	for _, part := range parts {
 		if !strings.Contains(err.Error(), part) {

@@ -118,19 +118,19 @@ func TestReachNamesTheClosedFolder(t *testing.T) {
 	if err := os.Chmod(top, 0o711); err != nil {
 		t.Fatal(err)
 	}
-	nobody := supervise.User{UID: 65534, GID: 65534}
-	if err := reach(deep, nobody, 5); err != nil {
+	stranger := supervise.User{UID: 4242, GID: 4242}
+	if err := reach(deep, stranger, 5); err != nil {
 		t.Errorf("all open: %v", err)
 	}
 	if err := os.Chmod(closed, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	err = reach(deep, nobody, 1)
-	wantError(t, err, storage.Denied, closed+" has mode 0700", "65534")
+	err = reach(deep, stranger, 1)
+	wantError(t, err, storage.Denied, closed+" has mode 0700", "4242")
 	if strings.Contains(err.Error(), deep+" has mode") {
 		t.Errorf("wrong folder: %v", err)
 	}
-	wantError(t, reach(filepath.Join(deep, "gone"), nobody, 1), storage.NotFound)
+	wantError(t, reach(filepath.Join(deep, "gone"), stranger, 1), storage.NotFound)
 }
 
 func TestFilesUnwritable(t *testing.T) {
