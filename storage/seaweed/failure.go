@@ -14,8 +14,8 @@ import (
 )
 
 // The filer answers most refusals as UNKNOWN with a text, and some as a field of
-// the answer. This file is the one place where text is read, and its table is
-// tested against a real filer (TestFailures).
+// the answer. This file is the one place where text is read; the suites of
+// storagetest hold it against a real filer.
 
 // texts is searched in order; the first fragment found decides.
 var texts = []struct {
