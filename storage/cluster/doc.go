@@ -15,7 +15,7 @@
 // gateway, filer, volume servers, master; Kill ends them at once.
 //
 // The processes see nothing of the machine's own SeaweedFS: empty HOME and
-// working directory, an environment of three variables, every configuration file
+// working directory, an environment of our own, every configuration file
 // that weed would look for elsewhere present on purpose. They listen on one
 // address only, on the planned ports only, and report to nobody.
 //
