@@ -52,7 +52,7 @@ type MountRequest struct {
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
 	// FSName stands in df's first column behind the session's identity; it may be
-	// empty.
+	// empty, and the id is not said twice.
 	FSName string `json:"fsName,omitempty"`
 	// Config is handed to the mounter as it is: at most 32 KiB.
 	Config json.RawMessage `json:"config,omitempty"`

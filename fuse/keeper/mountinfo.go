@@ -83,7 +83,7 @@ func tagOf(runDir string) string {
 // sourceOf makes the source of a session's mount.
 func sourceOf(tag, id, name string) (string, error) {
 	s := "holdfast:" + tag + ":" + url.QueryEscape(id)
-	if name != "" {
+	if name != "" && name != id {
 		s += ":" + url.QueryEscape(name)
 	}
 	if len(s) > maxSource {

@@ -1,0 +1,41 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+
+	"github.com/holdfast-csi/holdfast/cache"
+	"github.com/holdfast-csi/holdfast/fuse"
+	"github.com/holdfast-csi/holdfast/fuse/keeper"
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed"
+)
+
+// volumeConfig is what the node process tells the mounter of a volume, through
+// the keeper, which does not look inside.
+type volumeConfig struct {
+	Volume   storage.VolumeID   `json:"volume"`
+	Bucket   storage.BucketName `json:"bucket"`
+	ReadOnly bool               `json:"readOnly"`
+}
+
+// openFileSystem stacks the coats of one volume: the cluster, the cache, the
+// file system. It is to be started with the session's notifier, and closed at
+// the session's end.
+func openFileSystem(cluster *seaweed.Client, stageDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
+	var c volumeConfig
+	if err := json.Unmarshal(g.Config, &c); err != nil {
+		return nil, storage.Errorf(storage.Invalid, "session %s: its configuration cannot be read: %w", g.ID, err)
+	}
+	if err := c.Bucket.Check(); err != nil {
+		return nil, fmt.Errorf("session %s: %w", g.ID, err)
+	}
+	vol := cluster.Volume(c.Bucket, c.Volume)
+	vol.Chunks = cache.New(vol.Chunks, 0)
+	return fuse.New(vol, fuse.Options{
+		ReadOnly: c.ReadOnly || g.ReadOnly,
+		StageDir: stageDir,
+		Logger:   log.With("volume", c.Volume),
+	}), nil
+}
