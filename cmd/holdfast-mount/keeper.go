@@ -1,60 +1,55 @@
 package main
 
 import (
-	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/fuse/session"
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
-func newKeeper() *cobra.Command {
-	var (
-		logs logFlags
-		o    = keeper.Options{NotifierThread: session.NotifierThread}
-	)
+// newKeeper is the privileged command. It stays when the process that started it
+// ends, and a SIGTERM ends it at once: the mounter holds the same sessions and
+// brings them to the next keeper.
+func newKeeper(stderr io.Writer) *cobra.Command {
+	var o keeper.Options
+	var logs logOptions
 	cmd := &cobra.Command{
-		Use:   "keeper --run-dir DIR --node-uid UID --mounter-uid UID",
-		Short: "Mount and unmount, and keep the descriptors (the only privileged process)",
-		Long: "The keeper mounts on behalf of the node process and hands the descriptors to the\n" +
-			"mounter, over two sockets in --run-dir that only these users may open. It holds a\n" +
-			"copy of each descriptor, so a mount outlives the mounter. When the keeper ends, the\n" +
-			"mounts live on in the mounter, which offers them to the next keeper.",
-		Args: cobra.NoArgs,
+		Use:   "keeper",
+		Short: "Mount, bind and unmount, and keep sessions alive (the only process that needs root)",
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, closeLog := logs.open()
+			if os.Geteuid() != 0 {
+				return storage.Errorf(storage.Denied, "the keeper mounts, so it must run as root")
+			}
+			signal.Ignore(syscall.SIGHUP, syscall.SIGPIPE)
+			// Away from the terminal, whose Ctrl-C is for others. It fails for the
+			// leader of a group: then somebody started just this by hand.
+			_, _ = syscall.Setsid()
+			log, closeLog, err := logs.open(stderr, "keeper")
+			if err != nil {
+				return err
+			}
 			defer closeLog()
-			o.Log = log
+			o.Log, o.NotifierThread = log, session.NotifierThread
 			k, err := keeper.New(o)
 			if err != nil {
 				return err
 			}
-			log.Info("keeper starts", "version", version, "path", o.RunDir)
-			err = k.Run(cmd.Context())
-			if cmd.Context().Err() != nil {
-				log.Info("keeper ends: it was told to")
-				return nil
-			}
-			if err != nil {
-				log.Error("keeper ends", "err", err)
-				return fmt.Errorf("keeper: %w", err)
-			}
-			log.Info("keeper ends: the node process has shut it down")
-			return nil
+			return k.Run(cmd.Context())
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&o.RunDir, "run-dir", "", "folder of the sockets")
-	f.IntVar(&o.NodeUID, "node-uid", 0, "user of the node process")
-	f.IntVar(&o.MounterUID, "mounter-uid", -1, "user of the mounter")
-	f.StringArrayVar(&o.AllowRoots, "allow-root", nil, "folder beneath which targets may lie; repeat it for more")
-	f.DurationVar(&o.MounterWait, "mounter-wait", 0, "how long a mount waits for a mounter (default 10s)")
-	logs.add(cmd)
-	for _, name := range []string{"run-dir", "mounter-uid"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err) // the flag was just defined
-		}
-	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.RunDir, "run-dir", "/run/holdfast", "`folder` of the sockets; made if missing")
+	flags.IntVar(&o.NodeUID, "node-uid", 0, "`uid` of the process that may ask for mounts")
+	flags.IntVar(&o.MounterUID, "mounter-uid", 65534, "`uid` of the process that may serve them")
+	flags.StringArrayVar(&o.AllowRoots, "allow-root", nil, "`folder` beneath which may be mounted; may be given again. A node that is not root may also use directories of its own")
+	flags.DurationVar(&o.MounterWait, "mounter-wait", 0, "how long a request waits for a mounter (default 10s)")
+	logs.register(flags)
 	return cmd
 }

@@ -1,38 +1,69 @@
 package main
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// noPrivileges refuses to go on with more rights than the mounter may have: it
-// parses what the network sends, so root or a capability is a risk that it does
-// not need. It also makes sure that no child gets any.
-func noPrivileges() error {
-	if os.Geteuid() == 0 || os.Getuid() == 0 {
-		return fmt.Errorf("this runs as root: start it as a user of its own, such as `setpriv --reuid 64801 --regid 64801 --clear-groups --no-new-privs holdfast-mount serve …`")
+// This file makes sure that the process that parses what strangers write has no
+// power over the machine.
+
+// checkUnprivileged refuses to serve as root or with any capability.
+func checkUnprivileged() error {
+	if os.Getuid() == 0 || os.Geteuid() == 0 {
+		return storage.Errorf(storage.Denied, "the mounter must not run as root: start it as an unprivileged user (the keeper is the one that mounts)")
 	}
-	f, err := os.Open("/proc/self/status")
+	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
-		return err
+		return fmt.Errorf("capabilities: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // opened for reading
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), ":")
-		if (name == "CapEff" || name == "CapPrm") && strings.Trim(strings.TrimSpace(value), "0") != "" {
-			return fmt.Errorf("this has capabilities (%s %s): start it without any", name, strings.TrimSpace(value))
+	return checkCapabilities(string(status))
+}
+
+// checkCapabilities reads a /proc/PID/status.
+func checkCapabilities(status string) error {
+	seen := 0
+	for line := range strings.Lines(status) {
+		key, value, _ := strings.Cut(line, ":")
+		if key != "CapEff" && key != "CapPrm" {
+			continue
+		}
+		seen++
+		set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err != nil {
+			return fmt.Errorf("capabilities: %w", err)
+		}
+		if set != 0 {
+			return storage.Errorf(storage.Denied, "the mounter must not have capabilities (%s is %#x): drop them all", key, set)
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return err
+	if seen != 2 {
+		return storage.Errorf(storage.Other, "capabilities: /proc/self/status does not tell them")
 	}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("give up new privileges: %w", err)
+	return nil
+}
+
+// noNewPrivileges keeps this process and its children from gaining privileges by
+// exec. Where the runtime cannot reach every thread (cgo) it is the calling
+// thread, which must be the one that starts the children.
+func noNewPrivileges() error {
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0)
+	if errors.Is(errno, syscall.ENOTSUP) {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("no new privileges: %w", err)
+		}
+		return nil
+	}
+	if errno != 0 {
+		return fmt.Errorf("no new privileges: %w", errno)
 	}
 	return nil
 }

@@ -2,80 +2,235 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
+	"time"
 
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-csi/holdfast/fuse"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
+	"github.com/holdfast-csi/holdfast/fuse/session"
+	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/seaweed"
 )
 
-// workerFlags say where the worker finds its peers.
-type workerFlags struct {
-	runDir, stateDir, filer string
+// closeTimeout bounds how long one file system may take to commit what it holds
+// when the worker stops. Less than the parent's stopGrace.
+const closeTimeout = 20 * time.Second
+
+// fileSystem is what a session is served by. It gets its notifier by Start, once
+// the session is made, and commits what it holds in Close.
+type fileSystem interface {
+	gofuse.RawFileSystem
+	Start(n fuse.Notifier)
+	Close(ctx context.Context) error
 }
 
-func (w *workerFlags) add(cmd *cobra.Command) {
-	f := cmd.Flags()
-	f.StringVar(&w.runDir, "run-dir", "", "folder of the keeper's sockets")
-	f.StringVar(&w.stateDir, "state-dir", "", "folder for content that waits for its commit")
-	f.StringVar(&w.filer, "filer", "", "the filer's gRPC address, HOST:PORT")
-	for _, name := range []string{"run-dir", "state-dir", "filer"} {
-		if err := cmd.MarkFlagRequired(name); err != nil {
-			panic(err) // the flag was just defined
+var _ fileSystem = (*fuse.FS)(nil)
+
+// factory makes the file system of a granted session.
+type factory func(ctx context.Context, g keeper.Grant) (fileSystem, error)
+
+// newWorker is the process that serves. It is started by serve, and by nobody
+// else.
+func newWorker(stderr io.Writer) *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:    "worker",
+		Short:  "Serve until the parent ends (started by serve)",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if err := checkUnprivileged(); err != nil {
+				return err
+			}
+			if err := o.validate(); err != nil {
+				return err
+			}
+			log, closeLog, err := o.logs.open(stderr, "mounter")
+			if err != nil {
+				return err
+			}
+			defer closeLog()
+			ctx, alone := context.WithCancelCause(cmd.Context())
+			defer alone(nil)
+			go followParent(alone)
+
+			stage := filepath.Join(o.stateDir, "stage")
+			if err := os.Mkdir(stage, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+				return fmt.Errorf("state folder: %w", err)
+			}
+			cluster, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, Logger: log})
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, cluster.Close()) }()
+			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
+				return openFileSystem(cluster, stage, log, g)
+			}
+			return work(ctx, log, o.keeper, open)
+		},
+	}
+	o.register(cmd.Flags())
+	return cmd
+}
+
+// followParent ends the worker when the parent is gone: a parent that comes
+// later would otherwise find the place taken.
+func followParent(alone context.CancelCauseFunc) {
+	f := os.NewFile(lifeline, "lifeline")
+	if f == nil {
+		return
+	}
+	_, _ = f.Read(make([]byte, 1))
+	alone(context.Canceled)
+}
+
+// work serves grants until ctx ends, and returns nil then.
+func work(ctx context.Context, log *slog.Logger, socket string, open factory) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	s := &server{open: open, log: log, buffers: session.NewBuffers(0), life: ctx, fail: fail}
+	s.mu.sessions = make(map[string]*serving)
+	err := keeper.Attach(ctx, socket, s, keeper.AttachOptions{Log: log})
+	closed := s.close()
+	if storage.IsContext(err) {
+		err = nil
+	}
+	return errors.Join(err, closed)
+}
+
+// server serves the sessions of this process. It implements keeper.Handler.
+type server struct {
+	open    factory
+	log     *slog.Logger
+	buffers *session.Buffers
+	life    context.Context
+	fail    context.CancelCauseFunc
+
+	mu struct {
+		sync.Mutex
+		sessions map[string]*serving
+	}
+}
+
+var _ keeper.Handler = (*server)(nil)
+
+// serving is one session with its file system.
+type serving struct {
+	session *session.Session
+	fs      fileSystem
+	done    chan struct{} // closed when Run has returned
+}
+
+// Serve implements keeper.Handler.
+func (s *server) Serve(ctx context.Context, g keeper.Grant) (reply []byte, err error) {
+	fs, err := s.open(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	log := s.log.With("volume", g.ID)
+	sess, err := session.New(fs, g.FD, g.Init, session.Options{Log: log, InitReply: g.InitReply, Buffers: s.buffers})
+	if err != nil {
+		return nil, errors.Join(err, fs.Close(ctx))
+	}
+	begin := sess.Accept
+	if g.InitReply != nil {
+		begin = func() error {
+			err := sess.Resend()
+			if storage.Is(err, storage.Unsupported) {
+				log.Warn("requests that the last worker had read are lost: the kernel is older than 6.9", "err", err)
+				return nil
+			}
+			return err
 		}
 	}
+	if err := begin(); err != nil {
+		return nil, errors.Join(err, sess.Close(), fs.Close(ctx))
+	}
+	fs.Start(sess.Notifier())
+	sv := &serving{session: sess, fs: fs, done: make(chan struct{})}
+	s.mu.Lock()
+	s.mu.sessions[g.ID] = sv
+	s.mu.Unlock()
+	go s.run(sv, g, log)
+	log.Info("serving", "path", g.Target)
+	return sess.InitReply(), nil
 }
 
-func (w *workerFlags) validate() error {
-	if err := (seaweed.Options{Filer: w.filer}).Validate(); err != nil {
-		return fmt.Errorf("--filer: %w", err)
+func (s *server) run(sv *serving, g keeper.Grant, log *slog.Logger) {
+	defer close(sv.done)
+	switch err := sv.session.Run(s.life); {
+	case err == nil:
+		log.Info("unmounted", "path", g.Target)
+		g.Ended()
+	case s.life.Err() == nil && !storage.IsContext(err):
+		// Nothing that this process can mend; a successor may.
+		log.Error("a session can no longer be served", "err", err)
+		s.fail(fmt.Errorf("session %s: %w", g.ID, err))
 	}
-	if info, err := os.Stat(w.stateDir); err != nil {
-		return fmt.Errorf("--state-dir: %w", err)
-	} else if !info.IsDir() {
-		return fmt.Errorf("--state-dir: %s is not a folder", w.stateDir)
+}
+
+// End implements keeper.Handler. When the file system cannot be closed, the
+// session stays, and the keeper asks again.
+func (s *server) End(ctx context.Context, id string) error {
+	s.mu.Lock()
+	sv := s.mu.sessions[id]
+	s.mu.Unlock()
+	if sv == nil {
+		return nil
 	}
-	if !filepath.IsAbs(w.runDir) {
-		return fmt.Errorf("--run-dir: %q must be an absolute path", w.runDir)
+	if err := sv.end(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.mu.sessions, id)
+	s.mu.Unlock()
+	return nil
+}
+
+func (sv *serving) end(ctx context.Context) error {
+	if err := sv.session.Close(); err != nil {
+		return err
+	}
+	<-sv.done
+	if err := sv.fs.Close(ctx); err != nil {
+		return fmt.Errorf("close the file system: %w", err)
 	}
 	return nil
 }
 
-// newWorker is what serve starts; people start serve.
-func newWorker() *cobra.Command {
-	var (
-		logs logFlags
-		w    workerFlags
-	)
-	cmd := &cobra.Command{
-		Use: "worker", Hidden: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := noPrivileges(); err != nil {
-				return err
-			}
-			if err := w.validate(); err != nil {
-				return err
-			}
-			log, closeLog := logs.open()
-			defer closeLog()
-			cluster, err := seaweed.Open(cmd.Context(), seaweed.Options{Filer: w.filer, Logger: log})
+// close ends all that is served: the sessions live on in the keeper.
+func (s *server) close() error {
+	s.mu.Lock()
+	all := s.mu.sessions
+	s.mu.sessions = make(map[string]*serving)
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), closeTimeout)
+	defer cancel()
+	errs := make(chan error, len(all))
+	for id, sv := range all {
+		go func() {
+			err := sv.end(ctx)
 			if err != nil {
-				return err
+				err = fmt.Errorf("session %s: %w", id, err)
 			}
-			defer cluster.Close() //nolint:errcheck // the process ends
-			m := newMounter(cluster, w.stateDir, log)
-			err = keeper.Attach(cmd.Context(), keeper.MounterSocket(w.runDir), m, keeper.AttachOptions{Log: log})
-			m.close(context.WithoutCancel(cmd.Context()))
-			if cmd.Context().Err() != nil {
-				return nil
-			}
-			return err
-		},
+			errs <- err
+		}()
 	}
-	logs.add(cmd)
-	w.add(cmd)
-	return cmd
+	var failed error
+	for range all {
+		failed = errors.Join(failed, <-errs)
+	}
+	if cause := context.Cause(s.life); failed == nil && cause != nil && !storage.IsContext(cause) {
+		failed = cause
+	}
+	return failed
 }
