@@ -7,7 +7,6 @@ import (
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/process"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
-	"github.com/holdfast-csi/holdfast/fuse/keeper"
 )
 
 const (
@@ -23,9 +22,9 @@ func startMounter(ctx context.Context, o Options, mount, filer string) (process.
 	}
 	d := detached{name: mounterName, path: mount, args: []string{
 		"serve",
-		"--keeper", keeper.MounterSocket(o.Dir.Run()),
+		"--run-dir", o.Dir.Run(),
+		"--state-dir", o.Dir.Mounter(),
 		"--filer", filer,
-		"--dir", o.Dir.Mounter(),
 	}}
 	if os.Getuid() == 0 {
 		account := o.accounts().Mounter
