@@ -211,7 +211,9 @@ func TestPublishReadOnly(t *testing.T) {
 	b.create(t, readers)
 	must(t, b.stage(t, b.node, "staging", readers))
 	must(t, b.publish(t, "pod", readers, false))
-	for _, at := range []string{"staging", "pod"} {
+	// What is asked for a pod cannot widen what was staged.
+	must(t, b.publish(t, "writer", everyone, false))
+	for _, at := range []string{"staging", "pod", "writer"} {
 		if _, ro, _ := b.mounter.Mounted(b.path(at)); !ro {
 			t.Errorf("%s is writable", at)
 		}
