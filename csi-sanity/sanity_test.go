@@ -1,5 +1,3 @@
-//go:build sanity
-
 package csisanity
 
 import (
