@@ -10,8 +10,9 @@ import (
 // Settle makes a mount safe to use from the process that serves it. Go registers
 // every file that it opens with epoll, which for a FUSE file means a POLL request
 // that must be answered while the poller's own lock is held: the process waits for
-// itself. So one file of the mount is polled without epoll first; the answer,
-// ENOSYS, the kernel keeps for the life of the session. Other processes need none
+// itself. so one file of the mount is polled without epoll first; the answer,
+// ENOSYS, the kernel keeps for the life of the session, as it does for the flush
+// at its close. Other processes need none
 // of this.
 func Settle(dir string, name string) error {
 	path := filepath.Join(dir, name)
