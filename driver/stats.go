@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/mount-utils"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -117,6 +118,9 @@ func (s *stats) join(path string) *measurement {
 func statfs(path string) (usage, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(path, &st); err != nil {
+		if mount.IsCorruptedMnt(err) {
+			return usage{}, storage.Errorf(storage.Unavailable, "statfs: nobody serves this mount now; unstaging and staging the volume mounts it anew: %w", err)
+		}
 		return usage{}, storage.Errorf(storage.Unavailable, "statfs: %w", err)
 	}
 	if st.Blocks == 0 {
