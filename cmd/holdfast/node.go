@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"runtime"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,11 @@ import (
 )
 
 const dropFlag = "drop-capabilities"
+
+// The main goroutine stays on the main thread: that one has the signal by which
+// this process dies with its supervisor, and keeps it when it executes the program
+// anew without capabilities. Any other thread would have none.
+func init() { runtime.LockOSThread() }
 
 func newNode(a *app) *cobra.Command {
 	cmd := &cobra.Command{

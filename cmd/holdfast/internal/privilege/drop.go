@@ -21,7 +21,7 @@ const maxCap = 63
 
 // Drop executes this program anew without capabilities, with args in place of
 // its own. It returns nil if there are none to drop, and never when it has
-// worked.
+// worked. To be called from the main thread, whose parent-death signal lasts.
 func Drop(args []string) error {
 	none, err := empty()
 	if err != nil || none {
