@@ -40,7 +40,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			DisableDefaultCmd: true,
 		},
 	}
-	root.AddCommand(newKeeper(stderr), newServe(stderr), newWorker(stderr), &cobra.Command{
+	root.AddCommand(newKeeper(stderr), newServe(stderr), newWorker(stderr)) //nolint:contextcheck // cobra hands ctx to the command
+	root.AddCommand(&cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  cobra.NoArgs,

@@ -155,7 +155,7 @@ func (p *parent) run(ctx context.Context) error {
 	quick := 0
 	for ctx.Err() == nil {
 		begun := time.Now()
-		w, err := p.start()
+		w, err := p.start(ctx)
 		if err != nil {
 			return err
 		}
@@ -190,14 +190,14 @@ type worker struct {
 	reaped chan error
 }
 
-func (p *parent) start() (*worker, error) {
+func (p *parent) start(ctx context.Context) (*worker, error) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("start the worker: %w", err)
 	}
 	defer func() { _ = read.Close() }()
 	// Not bound to a context: it is ended in two steps (stop).
-	cmd := exec.CommandContext(context.Background(), p.path, p.args...)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.path, p.args...)
 	cmd.Stdout, cmd.Stderr = p.stderr, p.stderr
 	cmd.ExtraFiles = []*os.File{read}
 	if err := cmd.Start(); err != nil {

@@ -99,8 +99,9 @@ func work(ctx context.Context, log *slog.Logger, socket string, open factory) er
 	defer fail(nil)
 	s := &server{open: open, log: log, buffers: session.NewBuffers(0), life: ctx, fail: fail}
 	s.mu.sessions = make(map[string]*serving)
+	// It returns the cause: what fail was called with, or that ctx has ended.
 	err := keeper.Attach(ctx, socket, s, keeper.AttachOptions{Log: log})
-	closed := s.close()
+	closed := s.close(context.WithoutCancel(ctx))
 	if storage.IsContext(err) {
 		err = nil
 	}
@@ -208,12 +209,12 @@ func (sv *serving) end(ctx context.Context) error {
 }
 
 // close ends all that is served: the sessions live on in the keeper.
-func (s *server) close() error {
+func (s *server) close(ctx context.Context) error {
 	s.mu.Lock()
 	all := s.mu.sessions
 	s.mu.sessions = make(map[string]*serving)
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.life), closeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
 	defer cancel()
 	errs := make(chan error, len(all))
 	for id, sv := range all {
@@ -228,9 +229,6 @@ func (s *server) close() error {
 	var failed error
 	for range all {
 		failed = errors.Join(failed, <-errs)
-	}
-	if cause := context.Cause(s.life); failed == nil && cause != nil && !storage.IsContext(cause) {
-		failed = cause
 	}
 	return failed
 }

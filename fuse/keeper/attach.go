@@ -142,7 +142,7 @@ func (a *attachment) once(ctx context.Context, path string) (attached bool, err 
 
 	if err := a.greet(ctx, c); err != nil {
 		c.close()
-		<-ended
+		a.log.Debug("the keeper was not greeted", "err", err, "conn", <-ended)
 		return false, err
 	}
 	a.mu.Lock()
@@ -256,7 +256,7 @@ func (a *attachment) serve(ctx context.Context, m sessionMessage, fds []int) ([]
 	reply, err := a.handler.Serve(ctx, Grant{
 		ID: m.ID, Target: m.Target, ReadOnly: m.ReadOnly, Config: m.Config,
 		FD: h.fds[0], Init: h.m.Init, InitReply: reply,
-		Ended: func() { a.ended(m.ID, h) },
+		Ended: func() { a.ended(context.WithoutCancel(ctx), m.ID, h) },
 	})
 	if err != nil {
 		return nil, err
@@ -288,9 +288,9 @@ func (a *attachment) end(ctx context.Context, id string) error {
 
 // ended is Grant.Ended: the session came to its end in the kernel. The keeper
 // answers by End, or, when there is none, hears of it never and needs not.
-func (a *attachment) ended(id string, h *held) {
+func (a *attachment) ended(ctx context.Context, id string, h *held) {
 	a.work.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), serveTimeout)
+		ctx, cancel := context.WithTimeout(ctx, serveTimeout)
 		defer cancel()
 		a.mu.Lock()
 		c, current := a.mu.conn, a.mu.held[id] == h

@@ -52,16 +52,17 @@ func (o Options) Validate() error {
 type Keeper struct {
 	log *slog.Logger
 
-	// Fixed after New, life after Run has begun.
+	// Fixed after New.
 	opts Options
 	tag  string
-	life context.Context
 
 	keys   keyed
 	probes sync.Map // ids of mounts whose probe hangs
 	work   sync.WaitGroup
 	stop   chan struct{} // closed by Shutdown
 	once   sync.Once
+	// stopped is closed when Run is about to return.
+	stopped chan struct{}
 
 	// INVARIANT: a session in the table holds its descriptor.
 	mu table
@@ -72,7 +73,7 @@ func New(opts Options) (*Keeper, error) {
 	if err := opts.Validate(); err != nil {
 		return nil, err
 	}
-	k := &Keeper{opts: opts, log: opts.Log, tag: tagOf(opts.RunDir), stop: make(chan struct{})}
+	k := &Keeper{opts: opts, log: opts.Log, tag: tagOf(opts.RunDir), stop: make(chan struct{}), stopped: make(chan struct{})}
 	if k.log == nil {
 		k.log = slog.New(slog.DiscardHandler)
 	}
@@ -87,7 +88,6 @@ func New(opts Options) (*Keeper, error) {
 func (k *Keeper) Run(ctx context.Context) error {
 	life, cancel := context.WithCancel(ctx)
 	defer cancel()
-	k.life = life
 	if err := unix.Mkdir(k.opts.RunDir, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("run folder %s: %w", k.opts.RunDir, err)
 	}
@@ -125,12 +125,26 @@ func (k *Keeper) Run(ctx context.Context) error {
 	_ = nodes.Close()
 	_ = mounters.Close()
 	cancel()
+	close(k.stopped)
 	accepting.Wait()
 	k.work.Wait()
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return nil
+}
+
+// onward is for work that goes on after its asker has left, though not after Run.
+func (k *Keeper) onward(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), grantTimeout)
+	go func() {
+		select {
+		case <-k.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
 }
 
 // release closes what the keeper holds of the sessions.

@@ -157,11 +157,11 @@ func (k *Keeper) create(ctx context.Context, r MountRequest, p *place) (err erro
 		return err
 	}
 	if err := k.firstGrant(ctx, s); err != nil {
-		k.undo(s)
+		k.undo(ctx, s)
 		return err
 	}
 	if err := k.show(ctx, s, d.mount, p); err != nil {
-		k.undo(s)
+		k.undo(ctx, s)
 		return err
 	}
 	if _, dev := s.where(); dev != "" {
@@ -213,8 +213,8 @@ func (k *Keeper) show(_ context.Context, s *session, tree int, p *place) error {
 }
 
 // undo takes back a session that was never shown. Its failure was told already.
-func (k *Keeper) undo(s *session) {
-	ctx, cancel := context.WithTimeout(k.life, grantTimeout)
+func (k *Keeper) undo(ctx context.Context, s *session) {
+	ctx, cancel := k.onward(ctx)
 	defer cancel()
 	if err := s.turn(ctx); err == nil {
 		defer s.leave()

@@ -50,14 +50,14 @@ func (k *Keeper) handleMounter(m *mounter) handleFunc {
 			return nil, k.adopt(m, o, fds)
 		case opReady:
 			closeAll(fds)
-			return nil, k.ready(m)
+			return nil, k.ready(ctx, m)
 		case opEnded:
 			closeAll(fds)
 			var r idRequest
 			if err := json.Unmarshal(body, &r); err != nil {
 				return nil, storage.Errorf(storage.Invalid, "a message that cannot be read")
 			}
-			return nil, k.ended(r.ID)
+			return nil, k.ended(ctx, r.ID)
 		}
 		closeAll(fds)
 		return nil, storage.Errorf(storage.Unsupported, "operation %q: not for a mounter", op)
@@ -182,7 +182,7 @@ func (k *Keeper) adopt(m *mounter, o offerMessage, fds []int) error {
 }
 
 // ready ends the offers: the mounter is granted what it did not bring.
-func (k *Keeper) ready(m *mounter) error {
+func (k *Keeper) ready(ctx context.Context, m *mounter) error {
 	k.mu.Lock()
 	if k.mu.mounter != m {
 		k.mu.Unlock()
@@ -193,7 +193,7 @@ func (k *Keeper) ready(m *mounter) error {
 	k.mu.Unlock()
 	for _, s := range k.all() {
 		if _, dev := s.where(); dev != "" && s.server() != m {
-			k.work.Go(func() { k.regrant(s, m) })
+			k.work.Go(func() { k.regrant(ctx, s, m) })
 		}
 	}
 	return nil
@@ -201,9 +201,9 @@ func (k *Keeper) ready(m *mounter) error {
 
 // regrant grants a session to a successor, again and again: somebody's file
 // operations wait for it.
-func (k *Keeper) regrant(s *session, m *mounter) {
+func (k *Keeper) regrant(ctx context.Context, s *session, m *mounter) {
 	if s.dead() {
-		ctx, cancel := context.WithTimeout(k.life, grantTimeout)
+		ctx, cancel := k.onward(ctx)
 		defer cancel()
 		if err := k.endDead(ctx, s); err != nil {
 			k.log.Warn("an ended session was not closed", "volume", s.id, "err", err)
@@ -212,8 +212,8 @@ func (k *Keeper) regrant(s *session, m *mounter) {
 	}
 	pause := regrantPause
 	for first := true; ; first = false {
-		ctx, cancel := context.WithTimeout(k.life, grantTimeout)
-		err := k.grant(ctx, s, m)
+		attempt, cancel := k.onward(ctx)
+		err := k.grant(attempt, s, m)
 		cancel()
 		if err == nil || !k.isMounter(m) || k.get(s.id) != s || s.dead() {
 			return
@@ -224,7 +224,7 @@ func (k *Keeper) regrant(s *session, m *mounter) {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
-		case <-k.life.Done():
+		case <-k.stopped:
 			timer.Stop()
 			return
 		}
@@ -275,13 +275,13 @@ func (k *Keeper) end(ctx context.Context, s *session) error {
 
 // ended is told by the mounter: somebody unmounted or aborted the session behind
 // our back.
-func (k *Keeper) ended(id string) error {
+func (k *Keeper) ended(ctx context.Context, id string) error {
 	s := k.get(id)
 	if s == nil {
 		return storage.Errorf(storage.NotFound, "session %s is not known", id)
 	}
 	k.work.Go(func() {
-		ctx, cancel := context.WithTimeout(k.life, grantTimeout)
+		ctx, cancel := k.onward(ctx)
 		defer cancel()
 		if err := k.endDead(ctx, s); err != nil {
 			k.log.Warn("an ended session was not closed", "volume", id, "err", err)

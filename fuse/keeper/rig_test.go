@@ -134,7 +134,7 @@ type handler struct {
 	sessions map[string]*session.Session
 }
 
-func (h *handler) Serve(_ context.Context, g keeper.Grant) ([]byte, error) {
+func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 	var c config
 	if len(g.Config) > 0 {
 		if err := json.Unmarshal(g.Config, &c); err != nil {
@@ -164,7 +164,7 @@ func (h *handler) Serve(_ context.Context, g keeper.Grant) ([]byte, error) {
 	h.sessions[g.ID] = s
 	h.mu.Unlock()
 	go func() {
-		if err := s.Run(context.Background()); err == nil {
+		if err := s.Run(context.WithoutCancel(ctx)); err == nil {
 			g.Ended()
 		}
 	}()

@@ -86,7 +86,7 @@ func TestMountBeforeAdoption(t *testing.T) {
 	r := up(t)
 	target := r.mount("vol", config{})
 	r.keeper.kill(t)
-	r.mounter.cmd.Process.Signal(unix.SIGSTOP)
+	r.must(r.mounter.cmd.Process.Signal(unix.SIGSTOP))
 	r.startKeeper()
 	err := make(chan error, 1)
 	go func() { err <- r.node.Mount(t.Context(), request("vol", target, config{})) }()
@@ -94,7 +94,7 @@ func TestMountBeforeAdoption(t *testing.T) {
 	if s := r.sessions(); s[0].Serving || s[0].Dead {
 		t.Errorf("unserved, not dead: %+v", s)
 	}
-	r.mounter.cmd.Process.Signal(unix.SIGCONT)
+	r.must(r.mounter.cmd.Process.Signal(unix.SIGCONT))
 	r.want(<-err, storage.Unavailable, "try again")
 	r.eventually("it is mounted", func() bool { return r.node.Mount(t.Context(), request("vol", target, config{})) == nil })
 	r.works(target, 1)

@@ -60,8 +60,7 @@ type Session struct {
 	heap     *heap
 	handlers sync.WaitGroup
 	running  chan struct{} // closed when Run has returned
-	stop     context.CancelFunc
-	stopped  context.Context
+	stopped  chan struct{} // closed by Close
 
 	mu struct {
 		sync.Mutex
@@ -110,7 +109,7 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 		s.buffers, s.ownPool = NewBuffers(0), true
 	}
 	s.share = make(chan struct{}, max(1, cap(s.buffers.room)/2))
-	s.stopped, s.stop = context.WithCancel(context.Background())
+	s.stopped = make(chan struct{})
 	s.mu.inflight = make(map[uint64]struct{})
 	s.notifier = newNotifier(s)
 	return s, nil
@@ -150,7 +149,13 @@ func (s *Session) Run(ctx context.Context) error {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(s.stopped, cancel)()
+	go func() {
+		select {
+		case <-s.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	// The deadline wakes the reader; it is not used for anything else.
 	defer context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })()
 
@@ -193,7 +198,7 @@ func (s *Session) Close() error {
 	s.mu.closed = true
 	started := s.mu.started
 	s.mu.Unlock()
-	s.stop()
+	close(s.stopped)
 	if started {
 		<-s.running
 	}

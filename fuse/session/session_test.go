@@ -228,7 +228,7 @@ func TestInterrupt(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, "the cancellation", cancelled)
-	expect(t, "the application's end", exited)
+	_ = expect(t, "the application's end", exited)
 }
 
 func expect[T any](t *testing.T, what string, c <-chan T) T {
@@ -298,7 +298,7 @@ func TestSlowHandlersStarveNobody(t *testing.T) {
 	if err := app.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, "the interrupted writer's end", exited)
+	_ = expect(t, "the interrupted writer's end", exited)
 	if interrupted.Load() != 1 {
 		t.Errorf("%d handlers were interrupted", interrupted.Load())
 	}

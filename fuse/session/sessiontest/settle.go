@@ -14,7 +14,7 @@ import (
 // ENOSYS, the kernel keeps for the life of the session, as it does for the flush
 // at its close. Other processes need none
 // of this.
-func Settle(dir string, name string) error {
+func Settle(dir, name string) error {
 	path := filepath.Join(dir, name)
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
