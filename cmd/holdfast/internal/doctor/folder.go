@@ -16,7 +16,7 @@ import (
 
 // The least space that anything works with, and what a fair start takes.
 const (
-	leastSpace = 1 << 30
+	leastSpace = 1 << 30 // volume servers write nothing below it
 	fairSpace  = 5 << 30
 )
 

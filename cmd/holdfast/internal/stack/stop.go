@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
 // The steps of a start beside the mounts (keeper, services and five processes of
@@ -33,7 +34,14 @@ func (s *supervisor) stop(ctx context.Context) error {
 	errs = append(errs, s.services.Stop(ctx))
 	s.services.Close()
 	if s.cluster != nil {
-		errs = append(errs, s.cluster.Stop(ctx))
+		err := s.cluster.Stop(ctx)
+		if storage.Is(err, storage.Busy) {
+			errs = append(errs, err) // a process that cannot be killed
+		} else if err != nil {
+			// What had to be killed has lost nothing that was acknowledged.
+			s.log.Warn("the cluster did not end by itself", "err", err)
+			s.warn(err.Error())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/doctor"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/process"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
@@ -171,6 +172,9 @@ func (s *supervisor) prepare(ctx context.Context) error {
 	}
 	if say != "" {
 		s.warn(say)
+	}
+	if disk := doctor.Disk(o.Dir)(ctx); !disk.OK {
+		s.warn(fmt.Sprintf("little disk space: %s; %s", disk.Detail, disk.Mend))
 	}
 	options := cluster.Options{
 		Dir: o.Dir.Cluster(), Weed: s.binaries.weed, IP: IP, PortBase: base, VolumeServers: VolumeServers,

@@ -2,14 +2,17 @@ package volumes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/doctor"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -75,11 +78,21 @@ func capability(access storage.AccessMode) (*csi.VolumeCapability, error) {
 	}, nil
 }
 
-// Create makes a volume, or returns the one that has the name and is the same.
+// undoCreation bounds the removal of what a failed creation has left.
+const undoCreation = 10 * time.Second
+
+// Create makes a volume, or returns the one that has the name and is the same. A
+// new one that cannot be finished is taken back: Kubernetes would repeat the call,
+// a person may not.
 func (c *Client) Create(ctx context.Context, name string, size int64, access storage.AccessMode, params map[string]string) (Volume, error) {
 	vc, err := capability(access)
 	if err != nil {
 		return Volume{}, err
+	}
+	_, findErr := c.Find(ctx, name)
+	_, missing := errors.AsType[*NotFoundError](findErr)
+	if findErr != nil && !missing {
+		return Volume{}, findErr
 	}
 	resp, err := c.controller.CreateVolume(ctx, &csi.CreateVolumeRequest{
 		Name:               name,
@@ -88,11 +101,30 @@ func (c *Client) Create(ctx context.Context, name string, size int64, access sto
 		Parameters:         params,
 	})
 	if err != nil {
-		return Volume{}, c.explain(err)
+		err = c.explain(err)
+		if missing {
+			err = errors.Join(err, c.uncreate(context.WithoutCancel(ctx), name))
+		}
+		return Volume{}, err
 	}
 	v := fromCSI(resp.GetVolume())
 	v.Name, v.Access = name, access
 	return v, nil
+}
+
+// uncreate deletes the volume of that name if it is half-made. What cannot be
+// deleted either stays: the same creation, repeated, finishes it.
+func (c *Client) uncreate(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, undoCreation)
+	defer cancel()
+	v, err := c.Find(ctx, name)
+	if err != nil || v.Phase != string(storage.Creating) {
+		return nil //nolint:nilerr // nothing was made, or nobody can tell
+	}
+	if err := c.Delete(ctx, v); err != nil {
+		return fmt.Errorf("it is half-made; repeat the creation or delete it: %w", err)
+	}
+	return nil
 }
 
 // List returns all volumes by name, with where they are mounted here.
@@ -136,7 +168,15 @@ func (c *Client) Find(ctx context.Context, name string) (Volume, error) {
 			return v, nil
 		}
 	}
-	return Volume{}, fmt.Errorf("there is no volume %q (holdfast volume list shows those that are)", name)
+	return Volume{}, &NotFoundError{name}
+}
+
+// NotFoundError means that there is no volume of that name.
+type NotFoundError struct{ Name string }
+
+// Error implements error.
+func (e *NotFoundError) Error() string {
+	return fmt.Sprintf("there is no volume %q (holdfast volume list shows those that are)", e.Name)
 }
 
 // Expand makes a volume larger, in its mounts here as well. It returns the new
@@ -186,6 +226,11 @@ func (c *Client) explain(err error) error {
 	}
 	if !c.dir.Locked(state.Supervisor) {
 		return fmt.Errorf("nothing runs with state %s; start it with: holdfast up", c.dir)
+	}
+	// Without room SeaweedFS finds no place to write to, and is silent.
+	disk := doctor.Disk(c.dir)(context.Background())
+	if !disk.OK && disk.Needed {
+		return fmt.Errorf("no space left: %s; %s (%w)", disk.Detail, disk.Mend, err)
 	}
 	return fmt.Errorf("the cluster does not answer: %w (holdfast status shows what runs)", err)
 }
