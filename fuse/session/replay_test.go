@@ -59,7 +59,7 @@ func TestReplayKeepsTheAgreement(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer s.Close()
+			defer func() { _ = s.Close() }()
 			if !bytes.Equal(s.InitReply(), known) {
 				t.Error("the answer is another one")
 			}
