@@ -47,9 +47,11 @@ func newInstallation(ctx context.Context) (*installation, error) {
 	return in, err
 }
 
-// begin gives a test an installation of its own that is not started yet.
+// begin gives a test an installation of its own that is not started yet. Such
+// tests run side by side, since most of their time is the filer's 15 seconds.
 func begin(t *testing.T) *installation {
 	t.Helper()
+	t.Parallel()
 	in, err := newInstallation(t.Context())
 	if err != nil {
 		t.Fatal(err)

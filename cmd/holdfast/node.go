@@ -86,38 +86,3 @@ func (o nodeOptions) run(ctx context.Context, log *slog.Logger) (err error) {
 	}
 	return err
 }
-
-// keeperMounter is the keeper in the driver's words.
-type keeperMounter struct{ keeper *keeper.Node }
-
-var _ driver.Mounter = keeperMounter{}
-
-// Mount implements driver.Mounter.
-func (m keeperMounter) Mount(ctx context.Context, id, target string, readOnly bool, config []byte) error {
-	return m.keeper.Mount(ctx, keeper.MountRequest{ID: id, Target: target, ReadOnly: readOnly, FSName: id, Config: config})
-}
-
-// Bind implements driver.Mounter.
-func (m keeperMounter) Bind(ctx context.Context, id, target string, readOnly bool) error {
-	return m.keeper.Bind(ctx, keeper.BindRequest{ID: id, Target: target, ReadOnly: readOnly})
-}
-
-// Unmount implements driver.Mounter.
-func (m keeperMounter) Unmount(ctx context.Context, target string) error {
-	return m.keeper.Unmount(ctx, target)
-}
-
-// Mounts implements driver.Mounter.
-func (m keeperMounter) Mounts(ctx context.Context) ([]driver.Mounted, error) {
-	sessions, err := m.keeper.Sessions(ctx)
-	if err != nil {
-		return nil, err
-	}
-	mounts := make([]driver.Mounted, 0, len(sessions))
-	for _, s := range sessions {
-		mounts = append(mounts, driver.Mounted{
-			ID: s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead,
-		})
-	}
-	return mounts, nil
-}

@@ -50,8 +50,11 @@ func Exclusive(ctx context.Context, dir state.Dir, do func() error) error {
 		}
 		return err
 	})
-	if errors.Is(err, state.ErrLocked) {
+	switch {
+	case errors.Is(err, state.ErrLocked):
 		return fmt.Errorf("another holdfast up or down works with state %s", dir)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("the installation in %s was just deleted", dir)
 	}
 	if err != nil {
 		return err

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/fuse/keeper"
+)
+
+// keeperMounter is the keeper in the driver's words.
+type keeperMounter struct{ keeper *keeper.Node }
+
+var _ driver.Mounter = keeperMounter{}
+
+// Mount implements driver.Mounter.
+func (m keeperMounter) Mount(ctx context.Context, id, target string, readOnly bool, config []byte) error {
+	err := m.keeper.Mount(ctx, keeper.MountRequest{ID: id, Target: target, ReadOnly: readOnly, FSName: id, Config: config})
+	if err != nil {
+		return err
+	}
+	settle(ctx, target)
+	return nil
+}
+
+// Bind implements driver.Mounter.
+func (m keeperMounter) Bind(ctx context.Context, id, target string, readOnly bool) error {
+	return m.keeper.Bind(ctx, keeper.BindRequest{ID: id, Target: target, ReadOnly: readOnly})
+}
+
+// Unmount implements driver.Mounter.
+func (m keeperMounter) Unmount(ctx context.Context, target string) error {
+	return m.keeper.Unmount(ctx, target)
+}
+
+// Mounts implements driver.Mounter.
+func (m keeperMounter) Mounts(ctx context.Context) ([]driver.Mounted, error) {
+	sessions, err := m.keeper.Sessions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts := make([]driver.Mounted, 0, len(sessions))
+	for _, s := range sessions {
+		mounts = append(mounts, driver.Mounted{
+			ID: s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead,
+		})
+	}
+	return mounts, nil
+}
+
+// settleTimeout bounds settle: a mount whose server hangs answers no stat.
+const settleTimeout = 5 * time.Second
+
+// settle lets the kernel learn the root's mode before anybody uses the mount. A
+// new FUSE root has no permissions at all until its attributes have been asked
+// for, and the kernel drops an answer that an invalidation overtakes: the one that
+// comes when the mount begins to watch for changes would let the first user see
+// EACCES. Asked twice, since one answer may be dropped.
+func settle(ctx context.Context, target string) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 2 {
+			_, _ = os.Stat(target) // the next one who asks hears the error
+		}
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
