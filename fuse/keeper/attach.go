@@ -57,8 +57,8 @@ const serveTimeout = 60 * time.Second
 
 // Attach connects a mounter to the keeper and serves its grants until ctx ends;
 // it returns ctx's error. When the keeper goes away, sessions are served on, and
-// offered to the next keeper. It never gives up: a mounter without a keeper still
-// serves. Denied ends it, since that does not mend itself.
+// offered to the next keeper. It never gives up, whatever the failure: a mounter
+// without a keeper still serves, and its copies are the last ones.
 func Attach(ctx context.Context, socket string, h Handler, opts AttachOptions) error {
 	a := &attachment{handler: h, log: opts.Log}
 	a.mu.held = make(map[string]*held)
@@ -70,17 +70,18 @@ func Attach(ctx context.Context, socket string, h Handler, opts AttachOptions) e
 		longest = time.Second
 	}
 	defer a.release()
-	wait := time.Duration(0)
+	wait, said := time.Duration(0), ""
 	for {
 		attached, err := a.once(ctx, socket)
 		switch {
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case storage.Is(err, storage.Denied):
-			return err
 		case attached:
 			a.log.Warn("the keeper is gone; sessions are served on", "err", err)
-			wait = 0
+			wait, said = 0, ""
+		case err.Error() != said:
+			said = err.Error()
+			a.log.Warn("the keeper does not take this mounter; trying on", "err", err)
 		}
 		wait = min(max(2*wait, 10*time.Millisecond), longest)
 		timer := time.NewTimer(wait)

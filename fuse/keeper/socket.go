@@ -44,21 +44,20 @@ func dial(ctx context.Context, path string) (*net.UnixConn, error) {
 }
 
 // listen makes a socket in a folder that only uid (and root) may connect to, in
-// place of what a dead keeper left.
+// place of what a dead keeper left. It gets its name when it is ready: a mounter
+// that comes back must not find a door that is not yet its own.
 func listen(ctx context.Context, dir int, name string, uid int) (*net.UnixListener, error) {
-	var st unix.Stat_t
-	switch err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
-	case err == nil && st.Mode&unix.S_IFMT != unix.S_IFSOCK:
-		return nil, storage.Errorf(storage.Exists, "%s: there is something that is no socket", name)
-	case err == nil:
-		if err := unix.Unlinkat(dir, name, 0); err != nil {
-			return nil, fmt.Errorf("remove the old socket %s: %w", name, err)
+	fresh := name + ".new"
+	for _, n := range []string{name, fresh} {
+		if err := onlySocket(dir, n); err != nil {
+			return nil, err
 		}
-	case !errors.Is(err, unix.ENOENT):
-		return nil, fmt.Errorf("socket %s: %w", name, err)
+	}
+	if err := unix.Unlinkat(dir, fresh, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("remove the old socket %s: %w", fresh, err)
 	}
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "unixpacket", within(dir, name))
+	l, err := lc.Listen(ctx, "unixpacket", within(dir, fresh))
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", name, err)
 	}
@@ -69,11 +68,28 @@ func listen(ctx context.Context, dir int, name string, uid int) (*net.UnixListen
 	}
 	// The path that Go would unlink goes through a descriptor that is gone then.
 	listener.SetUnlinkOnClose(false)
-	if err := own(dir, name, uid); err != nil {
+	if err = own(dir, fresh, uid); err == nil {
+		err = unix.Renameat(dir, fresh, dir, name)
+	}
+	if err != nil {
 		_ = listener.Close()
-		return nil, err
+		return nil, fmt.Errorf("socket %s: %w", name, err)
 	}
 	return listener, nil
+}
+
+// onlySocket refuses a name that something else than a socket has.
+func onlySocket(dir int, name string) error {
+	var st unix.Stat_t
+	switch err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return fmt.Errorf("socket %s: %w", name, err)
+	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
+		return storage.Errorf(storage.Exists, "%s: there is something that is no socket", name)
+	}
+	return nil
 }
 
 // own gives the fresh socket to uid, mode 0600. The folder may belong to an

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
@@ -122,6 +124,19 @@ func (n *Notifier) pushLocked(m notification) error {
 // the goroutine, so that the name never comes to a thread that reads requests.
 func (n *Notifier) run(ctx context.Context) {
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread cannot end before the process and would keep the name,
+		// for the whole process at that. As long as this goroutine has it, the
+		// next one gets another.
+		defer runtime.UnlockOSThread()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			n.run(ctx)
+		}()
+		<-done
+		return
+	}
 	if err := os.WriteFile("/proc/thread-self/comm", []byte(NotifierThread), 0); err != nil {
 		n.log.Warn("the notifier's thread has no name: a take-over may wait for it", "err", err)
 	}

@@ -18,6 +18,11 @@ import (
 // that may wait, and gives a buffer away only when it has another one. It waits
 // in one case: half of the pool is filled with this session's large writes. The
 // risk accepted: an INTERRUPT then waits until one of them is answered.
+//
+// What it costs: a goroutine for each request wakes a second thread. On two busy
+// cores a 4 KiB write took 40 to 70 us, and 19 us when the reader did it itself; of
+// 1 MiB the difference is lost in the copy. Doing short requests in the reader,
+// with somebody watching that they are short, is the next step.
 
 // Opcodes that the loop itself must know.
 const (

@@ -1,6 +1,16 @@
 package session_test
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/fuse/session"
+	"github.com/holdfast-csi/holdfast/fuse/session/sessiontest"
+)
 
 // initRequest is an INIT as kernel 6.18 sends it.
 func initRequest() []byte {
@@ -29,4 +39,30 @@ func initReply(maxWrite uint32, flags uint64) []byte {
 	le.PutUint32(b[36:], maxWrite)
 	le.PutUint32(b[48:], uint32(flags>>32))
 	return b
+}
+
+// A session that was opened by another version keeps what was agreed with that
+// one: fewer capabilities, others, smaller writes.
+func TestReplayKeepsTheAgreement(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for name, flags := range map[string]uint64{
+		"fewer":  fuse.CAP_ASYNC_READ | fuse.CAP_BIG_WRITES,
+		"others": fuse.CAP_ASYNC_READ | fuse.CAP_WRITEBACK_CACHE | fuse.CAP_HAS_EXPIRE_ONLY,
+	} {
+		t.Run(name, func(t *testing.T) {
+			known := initReply(128<<10, flags)
+			s, err := session.New(sessiontest.New(), int(null.Fd()), initRequest(), session.Options{InitReply: known})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = s.Close() }()
+			if !bytes.Equal(s.InitReply(), known) {
+				t.Error("the answer is another one")
+			}
+		})
+	}
 }

@@ -81,7 +81,7 @@ func (c *Cluster) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.opts.StartTimeout,
 		storage.Errorf(storage.Unavailable, "not within %s", c.opts.StartTimeout))
 	defer cancel()
-	defer context.AfterFunc(c.abCtx, cancel)()
+	defer context.AfterFunc(c.abCtx, cancel)() //nolint:contextcheck // the cluster's own end, beside the caller's
 
 	err := c.start(ctx)
 	close(c.started)

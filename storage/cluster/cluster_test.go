@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/cluster"
 	"github.com/holdfast-csi/holdfast/storage/cluster/clustertest"
 	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
-	"golang.org/x/sys/unix"
 )
 
 // wait bounds what must happen soon, on a machine that may be busy.

@@ -103,7 +103,7 @@ func (d folder) kek() (string, error) {
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		key := make([]byte, kekBytes)
-		rand.Read(key) //nolint:errcheck // documented never to fail
+		rand.Read(key)
 		b = []byte(hex.EncodeToString(key))
 		return string(b), writeFile(path, b, 0o600, nil)
 	}

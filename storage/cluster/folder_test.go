@@ -109,7 +109,7 @@ func TestReachNamesTheClosedFolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(top)
+	defer func() { _ = os.RemoveAll(top) }()
 	closed := filepath.Join(top, "closed")
 	deep := filepath.Join(closed, "deep")
 	if err := os.MkdirAll(deep, 0o755); err != nil {

@@ -8,8 +8,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/holdfast-csi/holdfast/storage"
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
 // lockEvery is how often a taken lock is tried again.

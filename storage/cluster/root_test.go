@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/holdfast-csi/holdfast/storage"
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
 func needRoot(t *testing.T) {

@@ -23,9 +23,9 @@ func TestTexts(t *testing.T) {
 		"/buckets/b/d move error: fail to move x => y: z: existing entry is a file":            storage.NotDirectory,
 		"/buckets/b/d move error: fail to move x => y: fail to delete non-empty folder: /full": storage.NotEmpty,
 		"mv: can not move directory to a subdirectory of itself":                               storage.Invalid,
-		"entry name too long":                                                                  storage.TooLong,
-		"assign volume: No writable volumes and no free volumes left":                          storage.Full,
-		"something that nobody has seen before":                                                storage.Other,
+		"entry name too long": storage.TooLong,
+		"assign volume: No writable volumes and no free volumes left": storage.Full,
+		"something that nobody has seen before":                       storage.Other,
 	} {
 		if got := textKind(text); got != want {
 			t.Errorf("%q is %q, want %q", text, got, want)

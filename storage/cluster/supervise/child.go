@@ -8,8 +8,9 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/holdfast-csi/holdfast/storage"
 	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
 const (

@@ -69,14 +69,14 @@ func newProcess(f *forker, logger *slog.Logger, spec Spec) *Process {
 // error. There is no second try here: who starts something wants to hear at once
 // why it fails.
 func (p *Process) start(ctx context.Context) error {
-	c, err := p.fork()
+	c, err := p.fork() //nolint:contextcheck // the child outlives the call that starts it
 	if err != nil {
 		close(p.done)
 		p.out.close()
 		return err
 	}
 	first := make(chan probed, 1)
-	go p.run(c, first)
+	go p.run(c, first) //nolint:contextcheck // ends with Stop or Kill
 	var result probed
 	select {
 	case result = <-first:

@@ -46,27 +46,30 @@ func Folder(dir state.Dir) Check {
 
 // Disk looks at the space below the state folder.
 func Disk(dir state.Dir) Check {
-	return func(context.Context) Finding {
-		const name = "disk"
-		near, err := nearest(string(dir))
-		var st unix.Statfs_t
-		if err == nil {
-			err = unix.Statfs(near, &st)
-		}
-		if err != nil {
-			return missing(name, err.Error(), "set $"+state.EnvDir+" to another folder")
-		}
-		free := int64(st.Bavail) * st.Bsize
-		detail := fmt.Sprintf("%s free at %s", size.Bytes(free), near)
-		mend := fmt.Sprintf("make room, or set $%s to a folder on a larger disk", state.EnvDir)
-		switch {
-		case free < leastSpace:
-			return missing(name, detail, mend)
-		case free < fairSpace:
-			return Finding{Name: name, Detail: detail, Mend: mend}
-		}
-		return found(name, detail)
+	return func(context.Context) Finding { return Space(dir) }
+}
+
+// Space is the finding of Disk.
+func Space(dir state.Dir) Finding {
+	const name = "disk"
+	near, err := nearest(string(dir))
+	var st unix.Statfs_t
+	if err == nil {
+		err = unix.Statfs(near, &st)
 	}
+	if err != nil {
+		return missing(name, err.Error(), "set $"+state.EnvDir+" to another folder")
+	}
+	free := int64(st.Bavail) * st.Bsize
+	detail := fmt.Sprintf("%s free at %s", size.Bytes(free), near)
+	mend := fmt.Sprintf("make room, or set $%s to a folder on a larger disk", state.EnvDir)
+	switch {
+	case free < leastSpace:
+		return missing(name, detail, mend)
+	case free < fairSpace:
+		return Finding{Name: name, Detail: detail, Mend: mend}
+	}
+	return found(name, detail)
 }
 
 // nearest is path, or the deepest folder on the way to it that exists.

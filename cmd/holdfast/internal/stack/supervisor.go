@@ -173,7 +173,7 @@ func (s *supervisor) prepare(ctx context.Context) error {
 	if say != "" {
 		s.warn(say)
 	}
-	if disk := doctor.Disk(o.Dir)(ctx); !disk.OK {
+	if disk := doctor.Space(o.Dir); !disk.OK {
 		s.warn(fmt.Sprintf("little disk space: %s; %s", disk.Detail, disk.Mend))
 	}
 	options := cluster.Options{

@@ -119,7 +119,7 @@ func (c *Client) uncreate(ctx context.Context, name string) error {
 	defer cancel()
 	v, err := c.Find(ctx, name)
 	if err != nil || v.Phase != string(storage.Creating) {
-		return nil //nolint:nilerr // nothing was made, or nobody can tell
+		return nil // nothing was made, or nobody can tell
 	}
 	if err := c.Delete(ctx, v); err != nil {
 		return fmt.Errorf("it is half-made; repeat the creation or delete it: %w", err)
@@ -228,7 +228,7 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("nothing runs with state %s; start it with: holdfast up", c.dir)
 	}
 	// Without room SeaweedFS finds no place to write to, and is silent.
-	disk := doctor.Disk(c.dir)(context.Background())
+	disk := doctor.Space(c.dir)
 	if !disk.OK && disk.Needed {
 		return fmt.Errorf("no space left: %s; %s (%w)", disk.Detail, disk.Mend, err)
 	}
