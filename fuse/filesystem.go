@@ -2,6 +2,8 @@ package fuse
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -99,21 +101,27 @@ func (fs *FS) Start(n Notifier) {
 	fs.running.Go(func() { fs.watch(ctx) })
 }
 
-// Close commits what is still dirty and ends the goroutines. It returns the
-// first failure to commit.
+// Close commits what is still dirty and ends the goroutines. What cannot be
+// committed now stays, and the error says so: Close again. What never can be,
+// since somebody else removed or replaced the file, is given up and logged.
 func (fs *FS) Close(ctx context.Context) error {
 	if fs.stop != nil {
 		fs.stop()
 	}
 	fs.running.Wait()
-	var first error
+	var failed error
 	for _, n := range fs.table.all() {
-		if err := fs.commit(ctx, n); err != nil && first == nil {
-			first = err
+		err := fs.commit(ctx, n)
+		if err != nil && !storage.Is(err, storage.Stale) {
+			failed = errors.Join(failed, fmt.Errorf("node %d: %w", n.id, err))
+			continue
+		}
+		if err != nil {
+			fs.log.Error("content was lost: the file was removed or replaced by somebody else", "op", "close", "node", n.id, "err", err)
 		}
 		n.discard(fs)
 	}
-	return first
+	return failed
 }
 
 // String implements gofuse.RawFileSystem.

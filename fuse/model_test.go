@@ -2,9 +2,11 @@ package fuse
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -228,6 +230,42 @@ func TestReplacedWhileDirty(t *testing.T) {
 	}
 	a.fs.table.get(mine).discard(a.fs)
 	a.fs.Release(nil, &gofuse.ReleaseIn{InHeader: header(mine)})
+}
+
+// faulty is a store that can be away.
+type faulty struct {
+	storage.Files
+	away atomic.Bool
+}
+
+func (f *faulty) Update(ctx context.Context, p storage.Path, e storage.Entry) (storage.Entry, error) {
+	if f.away.Load() {
+		return storage.Entry{}, storage.Errorf(storage.Unavailable, "the store is away")
+	}
+	return f.Files.Update(ctx, p, e)
+}
+
+// TestCloseKeepsWhatItCannotCommit: a file system that is closed while the store
+// is away says so, and commits when it is closed again.
+func TestCloseKeepsWhatItCannotCommit(t *testing.T) {
+	v := memory.NewBucket(1 << 30).Volume()
+	store := &faulty{Files: v.Files}
+	v.Files = store
+	c := mount(t, v)
+	node, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(node, []byte("kept"), 0))
+	store.away.Store(true)
+	if err := c.fs.Close(t.Context()); !storage.Is(err, storage.Unavailable) {
+		t.Errorf("close while the store is away: %v", err)
+	}
+	store.away.Store(false)
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := v.Files.Lookup(t.Context(), "f"); err != nil || e.Size != 4 {
+		t.Errorf("%d bytes, %v", e.Size, err)
+	}
 }
 
 // TestForeignObject: what S3 made has the volume's owner and mode, and becomes

@@ -89,8 +89,7 @@ const longestSocket = "csi-controller.sock"
 // kernel.
 func (d Dir) CheckSockets() error {
 	if n := len(d.join("run", longestSocket)); n > maxSocketPath {
-		return fmt.Errorf("state folder %s: its path is %d bytes too long, since a Unix socket's path has at most %d; choose a shorter one with $%s",
-			d, n-maxSocketPath, maxSocketPath, EnvDir)
+		return fmt.Errorf("%s is %d bytes too long: the path of a Unix socket below it would have more than %d", d, n-maxSocketPath, maxSocketPath)
 	}
 	return nil
 }
