@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -28,6 +29,10 @@ type node struct {
 		// orphan: the last name is gone, by us or by others.
 		orphan bool
 	}
+
+	// loaded is set once the entry was learnt in this process: a mounter that
+	// took over knows names first and asks for the rest when it is needed.
+	loaded atomic.Bool
 
 	mu struct {
 		sync.RWMutex
@@ -75,6 +80,7 @@ func (n *node) learn(e storage.Entry) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.entry, n.mu.known = e, time.Now()
+	n.loaded.Store(true)
 }
 
 // doubt makes the next look go to the store.
@@ -123,6 +129,7 @@ func (n *node) discard(fs *FS) {
 	n.mu.Lock()
 	s := n.mu.stage
 	n.mu.stage, n.mu.pending = nil, patch{}
+	fs.memo.note(record{kind: recClean, id: n.id})
 	n.mu.Unlock()
 	if s != nil {
 		s.close(fs)
