@@ -2,6 +2,7 @@ package csisanity
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -160,12 +161,13 @@ func TestDoctor(t *testing.T) {
 	in := shared(t)
 	in.must(t, "doctor")
 	// A machine that lacks something, in a namespace of its own.
-	script := `mount --bind "$0" /dev/fuse && exec env HOLDFAST_STATE="$1" "$2" doctor -o json`
+	script := `mount --bind "$0" /dev/fuse && exec setpriv --reuid="$1" --regid="$2" --clear-groups env HOLDFAST_STATE="$3" "$4" doctor -o json`
 	cover := filepath.Join(in.work, "no-fuse-for-the-doctor")
 	if err := os.WriteFile(cover, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := finish(asRoot("unshare", "--mount", "sh", "-c", script, cover, in.dir, filepath.Join(bin, "holdfast")))
+	out, err := finish(asRoot("unshare", "--mount", "sh", "-c", script, cover,
+		fmt.Sprint(os.Getuid()), fmt.Sprint(os.Getgid()), in.dir, filepath.Join(bin, "holdfast")))
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("a doctor that finds FUSE missing ends with %v", err)
@@ -212,7 +214,8 @@ func TestInterruptedUp(t *testing.T) {
 // For a service manager: it stays, and SIGTERM ends everything in order.
 func TestForeground(t *testing.T) {
 	in := begin(t)
-	cmd := in.command(t.Context(), append(in.upArgs(), "--foreground")...)
+	// It is ended by the clean-up, which comes after the end of the test's context.
+	cmd := in.command(context.WithoutCancel(t.Context()), append(in.upArgs(), "--foreground")...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -172,7 +172,8 @@ func TestKillSupervisor(t *testing.T) {
 	}
 }
 
-// A dead keeper or mounter is replaced while an application waits.
+// A dead keeper or mounter is replaced while an application waits; when both die at
+// once, the mount is made again.
 func TestKillKeeperAndMounter(t *testing.T) {
 	in := startState(t)
 	v := in.create(t, volumeName(t))
@@ -180,20 +181,39 @@ func TestKillKeeperAndMounter(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("content"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"keeper", "mounter"} {
-		old := in.mustStatus(t).component(t, name)
-		kill(t, old.PID)
+	f, err := os.Open(filepath.Join(dir, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for _, names := range [][]string{{"keeper"}, {"mounter"}, {"keeper", "mounter"}} {
+		before := in.mustStatus(t)
+		for _, name := range names {
+			kill(t, before.component(t, name).PID)
+		}
 		eventually(t, 30*time.Second, func() error {
-			now := in.mustStatus(t).component(t, name)
-			if now.process == old.process || !now.Ready {
-				return fmt.Errorf("no new %s: %+v", name, now)
+			now := in.mustStatus(t)
+			for _, name := range names {
+				if c := now.component(t, name); c.process == before.component(t, name).process {
+					return fmt.Errorf("no new %s: %+v", name, c)
+				}
+			}
+			// The mounter is ready when it serves every mount that the keeper has.
+			for _, c := range now.Processes {
+				if !c.Ready {
+					return fmt.Errorf("not ready: %+v", c)
+				}
 			}
 			return nil
 		})
 		eventually(t, 30*time.Second, func() error { return sameContent(filepath.Join(dir, "file"), "content") })
-		if err := os.WriteFile(filepath.Join(dir, "after-"+name), []byte(name), 0o600); err != nil {
-			t.Errorf("after the death of the %s: %v", name, err)
+		if err := os.WriteFile(fmt.Sprintf("%s/after-%d", dir, len(names)), nil, 0o600); err != nil {
+			t.Errorf("after the death of %v: %v", names, err)
+		}
+		if _, err := f.ReadAt(make([]byte, 7), 0); err != nil && len(names) == 1 {
+			t.Errorf("a file that was open all the time, after the death of %v: %v", names, err)
 		}
 	}
+	_ = f.Close()
 	in.must(t, "volume", "unmount", dir)
 }

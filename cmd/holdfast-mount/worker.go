@@ -25,6 +25,10 @@ import (
 // when the worker stops. Less than the parent's stopGrace.
 const closeTimeout = 20 * time.Second
 
+// attachBackoff is the longest wait between two looks for a keeper: until the new
+// one has been offered the sessions, this process holds the only copies.
+const attachBackoff = 100 * time.Millisecond
+
 // fileSystem is what a session is served by. It gets its notifier by Start, once
 // the session is made, and commits what it holds in Close.
 type fileSystem interface {
@@ -100,7 +104,7 @@ func work(ctx context.Context, log *slog.Logger, socket string, open factory) er
 	s := &server{open: open, log: log, buffers: session.NewBuffers(0), life: ctx, fail: fail}
 	s.mu.sessions = make(map[string]*serving)
 	// It returns the cause: what fail was called with, or that ctx has ended.
-	err := keeper.Attach(ctx, socket, s, keeper.AttachOptions{Log: log})
+	err := keeper.Attach(ctx, socket, s, keeper.AttachOptions{Log: log, Backoff: attachBackoff})
 	closed := s.close(context.WithoutCancel(ctx))
 	if storage.IsContext(err) {
 		err = nil

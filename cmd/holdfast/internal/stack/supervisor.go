@@ -43,7 +43,9 @@ type supervisor struct {
 	mu struct {
 		sync.Mutex
 		status Status
-		// restarts of the keeper and the mounter.
+		// Of the keeper and the mounter: whether they did their work at the last
+		// look, and how often they were started again.
+		answers  map[string]bool
 		restarts map[string]int
 	}
 }
@@ -64,7 +66,7 @@ func Run(ctx context.Context, o Options, ready func(Status)) (err error) {
 	log, file := openLogger(o.Dir, "supervisor")
 	defer func() { _ = file.Close() }()
 	s := &supervisor{opts: o, log: log, file: statusWriter{path: statusFile(o.Dir)}}
-	s.mu.restarts = map[string]int{}
+	s.mu.answers, s.mu.restarts = map[string]bool{}, map[string]int{}
 	s.services = supervise.NewGroup(supervise.Options{Logger: log})
 	self, err := process.Of(os.Getpid())
 	if err != nil {
@@ -85,6 +87,7 @@ func Run(ctx context.Context, o Options, ready func(Status)) (err error) {
 		s.phase(Failed, err)
 		return err
 	}
+	s.look(ctx)
 	log.Info("started", "dur", time.Since(s.status().Since))
 	s.phase(Ready, nil)
 	ready(s.status())

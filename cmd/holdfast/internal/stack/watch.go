@@ -2,28 +2,37 @@ package stack
 
 import (
 	"context"
-	"slices"
+	"errors"
 	"time"
 
-	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/process"
-	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
 )
 
-// watch keeps the status fresh, and the keeper and the mounter alive, until ctx
-// ends.
+// lookTimeout bounds a look at the keeper.
+const lookTimeout = 5 * time.Second
+
+// watch keeps the status fresh, and the keeper, the mounter and the mounts alive,
+// until ctx ends.
 func (s *supervisor) watch(ctx context.Context) {
 	tick := time.NewTicker(refreshEvery)
 	defer tick.Stop()
+	deadBefore := false
 	for {
+		s.revive(ctx)
+		dead := s.look(ctx)
 		if err := s.save(); err != nil {
 			s.log.Warn("status cannot be written", "err", err)
 		}
+		// Twice, so that nobody who is just being relieved is taken for dead.
+		if dead && deadBefore {
+			s.mend(ctx)
+		}
+		deadBefore = dead
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		s.revive(ctx)
 	}
 }
 
@@ -48,89 +57,33 @@ func (s *supervisor) revive(ctx context.Context) {
 	}
 }
 
-// step says what is under way.
-func (s *supervisor) step(text string) {
-	s.mu.Lock()
-	st := &s.mu.status
-	st.Step++
-	st.Steps = max(st.Steps, st.Step)
-	st.Doing = text
-	step, steps := st.Step, st.Steps
-	s.mu.Unlock()
-	s.log.Info("step", "op", text)
-	s.opts.report(step, steps, text)
-	_ = s.save() // the next one tells more
-}
-
-// warn adds what the caller shall hear although all goes on.
-func (s *supervisor) warn(text string) {
+// look asks the keeper whether every mount is served, for the status, and reports
+// whether one is dead.
+func (s *supervisor) look(ctx context.Context) (dead bool) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	sessions, err := keeperOf(s.opts.Dir).Sessions(ctx)
+	served := err == nil
+	for _, session := range sessions {
+		served = served && session.Serving
+		dead = dead || session.Dead
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.status.Warnings = append(s.mu.status.Warnings, text)
+	s.mu.answers[keeperName], s.mu.answers[mounterName] = err == nil, served
+	return dead
 }
 
-// phase enters a phase and tells it.
-func (s *supervisor) phase(p Phase, err error) {
-	s.mu.Lock()
-	s.mu.status.Phase = p
-	if err != nil {
-		s.mu.status.Error = err.Error()
+// mend puts new mounts where the keeper and the mounter died together, and the
+// kernel's sessions with them.
+func (s *supervisor) mend(ctx context.Context) {
+	gone, err := keeperOf(s.opts.Dir).Reap(ctx)
+	s.log.Warn("dead mounts are detached and mounted again", "path", gone)
+	client, dialErr := volumes.Dial(s.opts.Dir)
+	if err = errors.Join(err, dialErr); err == nil {
+		err = errors.Join(client.MountAll(ctx, func(volumes.Record) {}), client.Close())
 	}
-	if p == Ready {
-		s.mu.status.Doing = ""
+	if err != nil && ctx.Err() == nil {
+		s.log.Error("mounts are missing", "err", err)
 	}
-	s.mu.Unlock()
-	if err := s.save(); err != nil {
-		s.log.Warn("status cannot be written", "err", err)
-	}
-}
-
-// status returns what is known now.
-func (s *supervisor) status() Status {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	st := s.mu.status
-	st.Warnings = slices.Clone(st.Warnings)
-	return st
-}
-
-// save writes the status with the processes as they are, if it has changed.
-func (s *supervisor) save() error {
-	s.saving.Lock()
-	defer s.saving.Unlock()
-	st := s.status()
-	st.Processes = s.components()
-	return s.file.write(st)
-}
-
-// components are all processes, as they are now.
-func (s *supervisor) components() []Component {
-	var all []supervise.Status
-	if s.cluster != nil {
-		all = s.cluster.Status()
-	}
-	all = append(all, s.services.Status()...)
-	components := []Component{}
-	for _, p := range all {
-		c := Component{Name: p.Name, Running: p.Running, Ready: p.Ready, Restarts: p.Restarts, LastExit: p.LastExit}
-		if id, err := process.Of(p.PID); p.PID != 0 && err == nil {
-			c.ID = id
-		}
-		components = append(components, c)
-	}
-	for _, name := range []string{keeperName, mounterName} {
-		id, ok := noted(s.opts.Dir, name)
-		s.mu.Lock()
-		restarts := s.mu.restarts[name]
-		s.mu.Unlock()
-		components = append(components, Component{Name: name, ID: id, Running: ok, Ready: ok, Restarts: restarts})
-	}
-	return components
-}
-
-// count notes that one of the detached processes had to be started again.
-func (s *supervisor) count(name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mu.restarts[name]++
 }
