@@ -47,6 +47,8 @@ type node struct {
 		// kept: the last name was removed while handles were open, and the content
 		// was left for them.
 		kept bool
+		// perhaps is the entry of a file whose removal the mounter before had begun.
+		perhaps *storage.Entry
 		// opened is the content that the kernel's page cache was filled from.
 		opened []storage.ChunkID
 	}

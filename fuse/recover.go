@@ -210,12 +210,14 @@ func (r *replayed) finish() error {
 		fs.memo.forgetIntents()
 	}
 	for id, e := range r.kept {
-		n := t.byID[id]
-		if n == nil || len(n.links.names) > 0 { // released, or never removed after all
-			continue
+		switch n := t.byID[id]; {
+		case n == nil: // released since
+		case len(n.links.names) > 0: // the removal may or may not have been carried out
+			n.mu.perhaps = &e
+		default:
+			n.links.orphan = true
+			n.keep(e)
 		}
-		n.mu.entry, n.mu.kept, n.links.orphan = e, true, true
-		n.loaded.Store(true)
 	}
 	if !fs.opts.Fresh {
 		return nil
@@ -239,12 +241,15 @@ func (r *replayed) finish() error {
 func (fs *FS) load(ctx context.Context, n *node) error {
 	p, err := fs.table.path(n)
 	if err != nil {
-		return err
+		return n.removed(err)
 	}
 	e, err := fs.vol.Files.Lookup(ctx, p)
 	if storage.Is(err, storage.NotFound) || err == nil && n != fs.table.root && !sameFile(n, e) {
 		for _, at := range fs.table.names(n) {
 			fs.table.unbind(at.dir, at.name)
+		}
+		if n.removed(err) == nil {
+			return nil
 		}
 		return storage.Errorf(storage.Stale, "%q was removed or replaced by somebody else", p)
 	}
@@ -252,6 +257,27 @@ func (fs *FS) load(ctx context.Context, n *node) error {
 		return err
 	}
 	n.learn(e)
+	return nil
+}
+
+// keep makes n a file without a name whose content is there for its handles.
+func (n *node) keep(e storage.Entry) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.mu.entry, n.mu.kept, n.mu.perhaps = e, true, nil
+	n.loaded.Store(true)
+}
+
+// removed returns nil when it was the mounter before that took the last name of
+// n away, and otherwise err.
+func (n *node) removed(err error) error {
+	n.mu.RLock()
+	e := n.mu.perhaps
+	n.mu.RUnlock()
+	if e == nil {
+		return err
+	}
+	n.keep(*e)
 	return nil
 }
 

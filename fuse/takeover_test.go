@@ -230,3 +230,39 @@ func TestOrphanIsSwept(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestUnlinkCutShort: the mounter died between the removal in the store and its
+// own record of it; the open handle goes on.
+func TestUnlinkCutShort(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(id, []byte("still here"), 0))
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+	h := header(1)
+	h.Unique = 50
+	if err := c.fs.memo.intend(50, id); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.fs.noteKept(c.fs.table.get(id)); err != nil {
+		t.Fatal(err)
+	}
+	if err := bucket.Volume().Files.Remove(t.Context(), "f", true); err != nil {
+		t.Fatal(err)
+	}
+	c = c.crash(false)
+	again := again(header(1), 50)
+	c.ok("unlink, replayed", c.fs.Unlink(nil, &again, "f"))
+	c.ok("write", c.write(id, []byte("!"), 10))
+	if got := c.read(id, 0, 100); string(got) != "still here!" {
+		t.Errorf("read %q", got)
+	}
+	c.ok("close", c.close(id))
+	if n := bucket.ChunkCount(); n != 0 {
+		t.Errorf("%d chunks stay", n)
+	}
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
