@@ -15,8 +15,8 @@ import (
 // with a condition, so that nobody's work is overwritten unseen. Small files and
 // files written as a whole get one MD5 over everything, which is their ETag; a
 // change inside a larger file adds chunks, and its ETag has the multipart form.
-// The next landing replaces the inside by a journal that other processes can
-// finish; the contract of commit stays.
+// A commit that the mounter's death cuts short is done again by the next one,
+// from the same stage: the condition makes sure that it happens once.
 
 const (
 	// chunkSize is how much goes into one chunk, as S3 gateways cut it.
@@ -69,6 +69,7 @@ func (fs *FS) commitInTurn(ctx context.Context, n *node) error {
 		if err == nil {
 			n.mu.Lock()
 			n.mu.stage, n.mu.pending = nil, patch{}
+			fs.memo.note(record{kind: recClean, id: n.id})
 			n.mu.opened = contentOf(n.mu.entry)
 			n.mu.Unlock()
 			if s != nil {
@@ -101,10 +102,13 @@ func (n *node) isKept() bool {
 // An entry that S3 made becomes ours with the first change: it takes the node's
 // number, which is unique. Its attributes are dressed by the caller.
 func (fs *FS) put(ctx context.Context, n *node, next storage.Entry) error {
-	if !next.Native && n != fs.table.root {
-		next.Inode = n.id
+	if !next.Native {
+		if n != fs.table.root {
+			next.Inode = n.id
+		}
+		next.Native = true
+		fs.memo.note(record{kind: recSeen, id: n.id, a: identity(next), b: next.Inode})
 	}
-	next.Native = true
 	for {
 		p, err := fs.table.path(n)
 		if err != nil {

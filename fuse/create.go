@@ -39,8 +39,15 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 		return nil, fs.status(op, dir, err)
 	}
 	now := time.Now()
+	inode := newInode()
+	was, replayed := fs.memo.before(in.Unique)
+	if replayed {
+		inode = was.inode
+	} else if err := fs.memo.intend(in.Unique, inode); err != nil {
+		return nil, fs.status(op, dir, err)
+	}
 	e := storage.Entry{
-		Mode: mode, UID: in.Uid, GID: in.Gid, Inode: newInode(), Native: true,
+		Mode: mode, UID: in.Uid, GID: in.Gid, Inode: inode, Native: true,
 		Mtime: now, Ctime: now, Atime: now, Btime: now,
 	}
 	if up := dir.stored(); up.Native && up.Mode&iofs.ModeSetgid != 0 {
@@ -53,6 +60,11 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 		dress(&e)
 	}
 	made, err := fs.vol.Files.Create(ctx, p.Join(name), e)
+	if replayed && storage.Is(err, storage.Exists) { // by the mounter before?
+		if found, lookErr := fs.vol.Files.Lookup(ctx, p.Join(name)); lookErr == nil && found.Inode == inode {
+			made, err = found, nil
+		}
+	}
 	if err != nil {
 		return nil, fs.status(op, dir, err)
 	}
@@ -73,7 +85,7 @@ func (fs *FS) Create(_ <-chan struct{}, in *gofuse.CreateIn, name string, out *g
 	if !status.Ok() {
 		return status
 	}
-	fs.table.open(n)
+	fs.table.openNew(n)
 	fs.entryOut(n, &out.EntryOut)
 	return gofuse.OK
 }
@@ -130,10 +142,10 @@ func (fs *FS) Link(_ <-chan struct{}, in *gofuse.LinkIn, name string, out *gofus
 	if err != nil {
 		return fs.status("link", dir, err)
 	}
-	return fs.status("link", n, fs.link(n, dir, name, out))
+	return fs.status("link", n, fs.link(in.Unique, n, dir, name, out))
 }
 
-func (fs *FS) link(n, dir *node, name string, out *gofuse.EntryOut) error {
+func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOut) error {
 	if err := fs.writable(); err != nil {
 		return err
 	}
@@ -165,7 +177,18 @@ func (fs *FS) link(n, dir *node, name string, out *gofuse.EntryOut) error {
 	if err != nil {
 		return err
 	}
+	_, replayed := fs.memo.before(unique)
+	if !replayed {
+		if err := fs.memo.intend(unique, n.id); err != nil {
+			return err
+		}
+	}
 	e, err := fs.vol.Files.Link(ctx, from, p.Join(name))
+	if replayed && storage.Is(err, storage.Exists) { // by the mounter before?
+		if found, lookErr := fs.vol.Files.Lookup(ctx, p.Join(name)); lookErr == nil && found.Inode == n.id {
+			e, err = found, nil
+		}
+	}
 	if err != nil {
 		return err
 	}

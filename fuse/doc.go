@@ -12,6 +12,8 @@
 // forget. What is promised to applications stands in SEMANTICS.md.
 //
 // Locks, outermost first: node.turn (held over I/O by design: the changes of one
-// file go to the store one after the other), table.mu, node.mu. No lock but turn
-// is held over I/O, and a notification is sent under none of them.
+// file go to the store one after the other), table.mu, node.mu, memo.mu. No lock
+// but turn is held over a call to the store; records are appended to the journal
+// under any of them, since that is a write to the page cache. A notification is
+// sent under none.
 package fuse

@@ -45,9 +45,13 @@ type Options struct {
 	// S3. Modes default to 0644 and 0755.
 	UID, GID          uint32
 	FileMode, DirMode os.FileMode
-	// StageDir takes the content that waits for its commit; os.TempDir() when
-	// empty.
-	StageDir string
+	// Dir is the volume's folder on the node, for what has to outlive the process:
+	// the journal, and content that waits for its commit. It exists. Empty means
+	// that nothing outlives it (tests).
+	Dir string
+	// Fresh says that the kernel session is a new one: it knows no names and holds
+	// no handles. What was written and not committed is committed all the same.
+	Fresh bool
 	// Logger takes failed operations; nothing when nil.
 	Logger *slog.Logger
 }
@@ -59,10 +63,13 @@ type FS struct {
 	opts Options
 	log  *slog.Logger
 
+	memo  *memo
 	table *table
 	dirs  *dirStreams
 	// memory is what the stages of all files hold in RAM, in bytes.
 	memory atomic.Int64
+	// leftovers is set when something waits for a commit and no handle is open.
+	leftovers atomic.Bool
 	// watched is set while the stream of changes is up.
 	watched atomic.Bool
 	space   spaceCache
@@ -74,7 +81,7 @@ type FS struct {
 
 var _ gofuse.RawFileSystem = (*FS)(nil)
 
-// New makes a file system over a volume. It does nothing until Start.
+// New makes a file system over a volume. It does nothing until Recover and Start.
 func New(vol storage.Volume, o Options) *FS {
 	if o.FileMode == 0 {
 		o.FileMode = 0o644
@@ -85,10 +92,11 @@ func New(vol storage.Volume, o Options) *FS {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	m := newMemo(o.Logger)
 	return &FS{
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
-		table: newTable(), dirs: newDirStreams(),
+		memo: m, table: newTable(m), dirs: newDirStreams(),
 	}
 }
 
@@ -99,6 +107,7 @@ func (fs *FS) Start(n Notifier) {
 	ctx, stop := context.WithCancel(context.Background())
 	fs.stop = stop
 	fs.running.Go(func() { fs.watch(ctx) })
+	fs.running.Go(func() { fs.keepHouse(ctx) })
 }
 
 // Close commits what is still dirty and ends the goroutines. What cannot be
@@ -120,6 +129,10 @@ func (fs *FS) Close(ctx context.Context) error {
 			fs.log.Error("content was lost: the file was removed or replaced by somebody else", "op", "close", "node", n.id, "err", err)
 		}
 		n.discard(fs)
+	}
+	if failed == nil && fs.memo.journal != nil {
+		failed = fs.memo.journal.Close()
+		fs.memo.journal = nil
 	}
 	return failed
 }
@@ -165,11 +178,20 @@ func (c interruptible) Err() error {
 	}
 }
 
-// node finds the node of a request.
+// node finds the node of a request, and learns what the mounter before knew of
+// it.
 func (fs *FS) node(id uint64) (*node, error) {
 	n := fs.table.get(id)
 	if n == nil {
 		return nil, storage.Errorf(storage.Stale, "node %d is not known", id)
+	}
+	if n.loaded.Load() {
+		return n, nil
+	}
+	ctx, done := changing()
+	defer done()
+	if err := fs.load(ctx, n); err != nil {
+		return nil, err
 	}
 	return n, nil
 }

@@ -49,7 +49,7 @@ func (fs *FS) lookup(ctx context.Context, dir *node, name string, counted bool) 
 // bind gives the entry found under a name to its node.
 func (fs *FS) bind(dir *node, name string, e storage.Entry, counted bool) *node {
 	n := fs.table.bind(dir, name, e, counted)
-	if !n.dirty() { // a commit compares with what it began from
+	if !n.dirty() || !n.loaded.Load() { // a commit compares with what it began from
 		n.learn(e)
 	}
 	return n

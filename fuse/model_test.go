@@ -30,7 +30,10 @@ func (silent) InvalEntry(uint64, string) error       { return nil }
 
 func mount(t *testing.T, v storage.Volume) *caller {
 	t.Helper()
-	fs := New(v, Options{StageDir: t.TempDir(), UID: 5, GID: 6})
+	fs := New(v, Options{Dir: t.TempDir(), UID: 5, GID: 6, Fresh: true})
+	if err := fs.Recover(); err != nil {
+		t.Fatal(err)
+	}
 	fs.Start(silent{})
 	t.Cleanup(func() {
 		if err := fs.Close(t.Context()); err != nil && !storage.IsContext(err) {

@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -29,6 +30,10 @@ type node struct {
 		orphan bool
 	}
 
+	// loaded is set once the entry was learnt in this process: a mounter that
+	// took over knows names first and asks for the rest when it is needed.
+	loaded atomic.Bool
+
 	mu struct {
 		sync.RWMutex
 		// entry is what the store last said; stage overlays it.
@@ -42,6 +47,8 @@ type node struct {
 		// kept: the last name was removed while handles were open, and the content
 		// was left for them.
 		kept bool
+		// perhaps is the entry of a file whose removal the mounter before had begun.
+		perhaps *storage.Entry
 		// opened is the content that the kernel's page cache was filled from.
 		opened []storage.ChunkID
 	}
@@ -75,6 +82,7 @@ func (n *node) learn(e storage.Entry) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.entry, n.mu.known = e, time.Now()
+	n.loaded.Store(true)
 }
 
 // doubt makes the next look go to the store.
@@ -123,6 +131,7 @@ func (n *node) discard(fs *FS) {
 	n.mu.Lock()
 	s := n.mu.stage
 	n.mu.stage, n.mu.pending = nil, patch{}
+	fs.memo.note(record{kind: recClean, id: n.id})
 	n.mu.Unlock()
 	if s != nil {
 		s.close(fs)

@@ -36,6 +36,6 @@ func (fs *FS) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) go
 	}
 	n.mu.opened = now
 	n.mu.Unlock()
-	fs.table.open(n)
+	fs.table.open(n, in.Unique)
 	return gofuse.OK
 }

@@ -10,44 +10,46 @@ import (
 // patch is a change of attributes that can be laid over whatever the store holds
 // by the time it is committed.
 type patch struct {
-	perm         *iofs.FileMode
-	uid, gid     *uint32
-	mtime, atime *time.Time
-	ctime        *time.Time
+	Perm  *iofs.FileMode `json:"perm,omitempty"`
+	UID   *uint32        `json:"uid,omitempty"`
+	GID   *uint32        `json:"gid,omitempty"`
+	Mtime *time.Time     `json:"mtime,omitempty"`
+	Atime *time.Time     `json:"atime,omitempty"`
+	Ctime *time.Time     `json:"ctime,omitempty"`
 }
 
 func (p *patch) empty() bool { return *p == patch{} }
 
 // apply lays the patch over e.
 func (p *patch) apply(e *storage.Entry) {
-	if p.perm != nil {
-		e.Mode = e.Mode.Type() | *p.perm
+	if p.Perm != nil {
+		e.Mode = e.Mode.Type() | *p.Perm
 	}
-	if p.uid != nil {
-		e.UID = *p.uid
+	if p.UID != nil {
+		e.UID = *p.UID
 	}
-	if p.gid != nil {
-		e.GID = *p.gid
+	if p.GID != nil {
+		e.GID = *p.GID
 	}
-	if p.mtime != nil {
-		e.Mtime = *p.mtime
+	if p.Mtime != nil {
+		e.Mtime = *p.Mtime
 	}
-	if p.atime != nil {
-		e.Atime = *p.atime
+	if p.Atime != nil {
+		e.Atime = *p.Atime
 	}
-	if p.ctime != nil {
-		e.Ctime = *p.ctime
+	if p.Ctime != nil {
+		e.Ctime = *p.Ctime
 	}
 }
 
 // add lays a later patch over p.
 func (p *patch) add(q patch) {
-	set(&p.perm, q.perm)
-	set(&p.uid, q.uid)
-	set(&p.gid, q.gid)
-	set(&p.mtime, q.mtime)
-	set(&p.atime, q.atime)
-	set(&p.ctime, q.ctime)
+	set(&p.Perm, q.Perm)
+	set(&p.UID, q.UID)
+	set(&p.GID, q.GID)
+	set(&p.Mtime, q.Mtime)
+	set(&p.Atime, q.Atime)
+	set(&p.Ctime, q.Ctime)
 }
 
 func set[T any](to **T, from *T) {

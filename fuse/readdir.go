@@ -62,7 +62,7 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut)
 	if err != nil {
 		return fs.status("opendir", nil, err)
 	}
-	fs.table.open(n)
+	fs.table.open(n, in.Unique)
 	out.Fh = fs.dirs.add()
 	return gofuse.OK
 }
@@ -71,7 +71,8 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut)
 func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) {
 	fs.dirs.remove(in.Fh)
 	if n := fs.table.get(in.NodeId); n != nil {
-		fs.table.release(n)
+		fs.table.release(n, in.Unique)
+		fs.table.drop(n)
 	}
 }
 

@@ -30,10 +30,12 @@ func (fs *FS) Rename(_ <-chan struct{}, in *gofuse.RenameIn, from, to string) go
 	}
 	ctx, done := changing()
 	defer done()
-	return fs.status("rename", dir, fs.rename(ctx, dir, from, toDir, to, in.Flags&renameNoReplace != 0))
+	return fs.status("rename", dir, fs.rename(ctx, in.Unique, dir, from, toDir, to, in.Flags&renameNoReplace != 0))
 }
 
-func (fs *FS) rename(ctx context.Context, dir *node, from string, toDir *node, to string, noReplace bool) error {
+// rename moves a name. Carried out again for a request that the mounter before
+// had begun, it goes by which inode has which name now.
+func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string, toDir *node, to string, noReplace bool) error {
 	if err := storage.CheckName(to); err != nil {
 		return err
 	}
@@ -45,13 +47,31 @@ func (fs *FS) rename(ctx context.Context, dir *node, from string, toDir *node, t
 	if err != nil {
 		return err
 	}
+	moving, err := fs.vol.Files.Lookup(ctx, fromPath.Join(from))
+	if err != nil && !storage.Is(err, storage.NotFound) {
+		return err
+	}
+	missing := err
 	target, err := fs.vol.Files.Lookup(ctx, toPath.Join(to))
+	if was, replayed := fs.memo.before(unique); replayed {
+		if err == nil && target.Inode == was.inode && (missing != nil || moving.Inode != was.inode) {
+			fs.table.move(dir, from, toDir, to)
+			return nil
+		}
+	} else if missing == nil {
+		if err := fs.memo.intend(unique, moving.Inode); err != nil {
+			return err
+		}
+	}
 	switch {
 	case storage.Is(err, storage.NotFound):
 	case err != nil:
 		return err
 	case noReplace:
 		return storage.Errorf(storage.Exists, "%q exists", toPath.Join(to))
+	}
+	if missing != nil {
+		return missing
 	}
 	source := fs.table.child(dir, from)
 	if source != nil {

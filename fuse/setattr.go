@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -39,13 +40,15 @@ func (fs *FS) setAttr(ctx context.Context, n *node, in *gofuse.SetAttrIn) error 
 	}
 	change := requested(in)
 	if size, ok := in.GetSize(); ok {
-		fs.truncate(n, int64(size))
+		if err := fs.truncate(n, int64(size)); err != nil {
+			return err
+		}
 	}
 	orphan, opens := fs.table.state(n)
 	if n.dirty() || orphan { // goes with the content
-		n.mu.Lock()
-		n.mu.pending.add(change)
-		n.mu.Unlock()
+		if err := fs.await(n, change); err != nil {
+			return err
+		}
 		if opens > 0 {
 			return nil
 		}
@@ -57,33 +60,58 @@ func (fs *FS) setAttr(ctx context.Context, n *node, in *gofuse.SetAttrIn) error 
 // requested turns a request into a patch. ctime is ours to set.
 func requested(in *gofuse.SetAttrIn) patch {
 	now := time.Now()
-	p := patch{ctime: &now}
+	p := patch{Ctime: &now}
 	if mode, ok := in.GetMode(); ok {
 		perm := goPerm(mode)
-		p.perm = &perm
+		p.Perm = &perm
 	}
 	if uid, ok := in.GetUID(); ok {
-		p.uid = &uid
+		p.UID = &uid
 	}
 	if gid, ok := in.GetGID(); ok {
-		p.gid = &gid
+		p.GID = &gid
 	}
 	if t, ok := in.GetMTime(); ok {
-		p.mtime = &t
+		p.Mtime = &t
 	} else if _, ok := in.GetSize(); ok {
-		p.mtime = &now
+		p.Mtime = &now
 	}
 	if t, ok := in.GetATime(); ok {
-		p.atime = &t
+		p.Atime = &t
 	}
 	return p
 }
 
 // truncate sets the size in the stage; the commit brings it to the store.
-func (fs *FS) truncate(n *node, size int64) {
+func (fs *FS) truncate(n *node, size int64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.stageLocked().truncate(size)
+	s, err := fs.stageLocked(n)
+	if err != nil {
+		return err
+	}
+	if err := fs.memo.write(record{kind: recCut, id: n.id, a: uint64(size)}); err != nil {
+		return err
+	}
+	s.truncate(size)
+	return nil
+}
+
+// await keeps a change of attributes for the next commit.
+func (fs *FS) await(n *node, change patch) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	next := n.mu.pending
+	next.add(change)
+	data, err := json.Marshal(next)
+	if err != nil {
+		return err
+	}
+	if err := fs.memo.write(record{kind: recPatch, id: n.id, data: data}); err != nil {
+		return err
+	}
+	n.mu.pending = next
+	return nil
 }
 
 // change updates the entry of a clean node, again when others did it meanwhile.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"sort"
 	"syscall"
@@ -12,9 +13,9 @@ import (
 )
 
 // A stage holds what was written to a file and is not committed: the bytes, in
-// memory while they are few and in an unlinked local file from then on, and
-// which ranges of the file they are. What was acknowledged and not committed is
-// lost with the mounter; a journal that outlives it is to take this place.
+// memory and in the journal while they are few, in a local file from then on,
+// and which ranges of the file they are. Nothing is acknowledged before it
+// stands in one of the two, so it outlives the mounter.
 
 const (
 	// stageInMemory is how large one stage may grow in memory.
@@ -39,11 +40,12 @@ type stage struct {
 	file   *os.File
 }
 
-// write keeps data at off.
-func (s *stage) write(fs *FS, data []byte, off int64) error {
+// write keeps data at off for node id. unique is the request's, when it must not
+// be carried out twice.
+func (s *stage) write(fs *FS, id, unique uint64, data []byte, off int64) error {
 	end := off + int64(len(data))
 	if s.file == nil && (end > stageInMemory || fs.memory.Load() > stagesInMemory) {
-		if err := s.spill(fs); err != nil {
+		if err := s.spill(fs, id); err != nil {
 			return err
 		}
 	}
@@ -51,36 +53,64 @@ func (s *stage) write(fs *FS, data []byte, off int64) error {
 		if _, err := s.file.WriteAt(data, off); err != nil {
 			return localError(err)
 		}
-	} else {
-		if grow := end - int64(len(s.memory)); grow > 0 {
-			fs.memory.Add(grow)
-			s.memory = append(s.memory, make([]byte, grow)...)
+		if err := fs.memo.write(record{kind: recSpan, id: id, unique: unique, a: uint64(off), b: uint64(len(data))}); err != nil {
+			return err
 		}
-		copy(s.memory[off:], data)
+	} else {
+		if err := fs.memo.write(record{kind: recWrite, id: id, unique: unique, a: uint64(off), data: data}); err != nil {
+			return err
+		}
+		s.keep(fs, data, off)
 	}
 	s.dirty = addSpan(s.dirty, span{off, end})
 	s.size = max(s.size, end)
 	return nil
 }
 
-// spill moves the stage to a local file that has no name: it goes with the
-// process.
-func (s *stage) spill(fs *FS) error {
-	f, err := os.CreateTemp(fs.opts.StageDir, "stage-")
+// keep puts data into memory.
+func (s *stage) keep(fs *FS, data []byte, off int64) {
+	if grow := off + int64(len(data)) - int64(len(s.memory)); grow > 0 {
+		fs.memory.Add(grow)
+		s.memory = append(s.memory, make([]byte, grow)...)
+	}
+	copy(s.memory[off:], data)
+}
+
+// spill moves the bytes to a local file. Without a folder of the volume the file
+// has no name and goes with the process.
+func (s *stage) spill(fs *FS, id uint64) error {
+	f, err := fs.stageFile(id)
 	if err != nil {
 		return localError(err)
 	}
-	if err := os.Remove(f.Name()); err != nil {
-		_ = f.Close()
-		return localError(err)
-	}
 	if _, err := f.WriteAt(s.memory, 0); err != nil {
-		_ = f.Close()
-		return localError(err)
+		return errors.Join(localError(err), f.Close())
+	}
+	if err := fs.memo.write(record{kind: recSpill, id: id}); err != nil {
+		return errors.Join(err, f.Close())
 	}
 	fs.memory.Add(-int64(len(s.memory)))
 	s.file, s.memory = f, nil
 	return nil
+}
+
+// stagePath is where a stage's bytes lie.
+func (fs *FS) stagePath(id uint64) string {
+	return filepath.Join(fs.opts.Dir, fmt.Sprintf("%s%d", stagePrefix, id))
+}
+
+// stagePrefix begins the names of stages' files in the volume's folder.
+const stagePrefix = "stage-"
+
+func (fs *FS) stageFile(id uint64) (*os.File, error) {
+	if fs.opts.Dir != "" {
+		return os.OpenFile(fs.stagePath(id), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	}
+	f, err := os.CreateTemp("", stagePrefix)
+	if err != nil {
+		return nil, err
+	}
+	return f, os.Remove(f.Name())
 }
 
 // localError classifies an error of the node's own disk.
@@ -123,12 +153,20 @@ func (s *stage) whole() bool {
 	return s.size == 0 || len(s.dirty) == 1 && s.dirty[0] == span{0, s.size}
 }
 
+// close frees the bytes. What they were is committed or given up, and noted.
 func (s *stage) close(fs *FS) {
 	fs.memory.Add(-int64(len(s.memory)))
 	s.memory = nil
-	if s.file != nil {
-		_ = s.file.Close() // unlinked: nothing to lose
+	if s.file == nil {
+		return
 	}
+	if fs.opts.Dir != "" {
+		if err := os.Remove(s.file.Name()); err != nil {
+			fs.log.Warn("a committed stage stays on the disk", "op", "commit", "path", s.file.Name(), "err", err)
+		}
+	}
+	_ = s.file.Close() // nothing to lose
+	s.file = nil
 }
 
 // addSpan adds a range and joins those that touch.

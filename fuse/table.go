@@ -9,19 +9,21 @@ import (
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// table is what the mounter knows of nodes and names. A native entry's node has
+// table is what the node knows of inodes and names. A native entry's node has
 // the entry's own inode number, which nobody else gives; others get one of ours.
-// It lives in memory: a restarted mounter learns names anew, and handles that
-// were open get ESTALE. A table on disk is to take its place.
+// Every change is noted in the journal before the kernel hears of it, so the
+// table outlives the mounter.
 type table struct {
+	memo *memo
+
 	mu     sync.Mutex
 	byID   map[uint64]*node
 	byName map[place]*node
 	root   *node
 }
 
-func newTable() *table {
-	t := &table{byID: map[uint64]*node{}, byName: map[place]*node{}}
+func newTable(m *memo) *table {
+	t := &table{memo: m, byID: map[uint64]*node{}, byName: map[place]*node{}}
 	t.root = newNode(gofuse.FUSE_ROOT_ID)
 	t.root.links.lookups = 1
 	t.byID[t.root.id] = t.root
@@ -102,15 +104,40 @@ func (t *table) bind(dir *node, name string, e storage.Entry, counted bool) *nod
 			}
 			t.byID[n.id] = n
 		}
-		n.links.names[at] = struct{}{}
-		n.links.orphan = false
-		t.byName[at] = n
-		dir.links.children++
+		t.nameLocked(n, at, e)
 	}
 	if counted {
 		n.links.lookups++
+		t.countLocked(n, 0)
 	}
 	return n
+}
+
+// nameLocked gives a node one more name.
+func (t *table) nameLocked(n *node, at place, e storage.Entry) {
+	n.links.names[at] = struct{}{}
+	n.links.orphan = false
+	t.byName[at] = n
+	at.dir.links.children++
+	t.memo.note(record{kind: recName, id: n.id, parent: at.dir.id, name: at.name, a: identity(e), b: e.Inode})
+}
+
+// identity packs what tells whether an entry is the file of a node.
+func identity(e storage.Entry) uint64 {
+	id := uint64(e.Mode.Type()) << 1
+	if e.Native {
+		id |= 1
+	}
+	return id
+}
+
+// countLocked notes how often a node is held. unique is the request that
+// changed it, where doing that twice would free the node too early.
+func (t *table) countLocked(n *node, unique uint64) {
+	t.memo.note(record{kind: recCounts, id: n.id, a: n.links.lookups, b: uint64(max(n.links.opens, 0)), unique: unique})
+	if unique != 0 {
+		t.memo.remember(unique, intent{inode: n.id})
+	}
 }
 
 // sameFile judges whether e is the file that n stands for. S3's overwriting
@@ -133,6 +160,7 @@ func (t *table) unbindLocked(at place) {
 	}
 	delete(t.byName, at)
 	delete(n.links.names, at)
+	t.memo.note(record{kind: recUnname, parent: at.dir.id, name: at.name})
 	n.links.orphan = len(n.links.names) == 0
 	at.dir.links.children--
 	t.dropLocked(n)
@@ -144,8 +172,12 @@ func (t *table) dropLocked(n *node) {
 	if n == t.root || n.links.lookups > 0 || n.links.opens > 0 || n.links.children > 0 {
 		return
 	}
+	if n.dirty() {
+		return // the committer takes it
+	}
 	if t.byID[n.id] == n {
 		delete(t.byID, n.id)
+		t.memo.note(record{kind: recGone, id: n.id})
 	}
 	for at := range n.links.names {
 		delete(n.links.names, at)
@@ -181,11 +213,10 @@ func (t *table) move(dir *node, name string, toDir *node, toName string) {
 		return
 	}
 	t.unbindLocked(to)
-	t.byName[to] = n
-	n.links.names[to] = struct{}{}
-	toDir.links.children++
+	t.nameLocked(n, to, n.stored())
 	delete(t.byName, from)
 	delete(n.links.names, from)
+	t.memo.note(record{kind: recUnname, parent: dir.id, name: name})
 	dir.links.children--
 	t.dropLocked(dir)
 }
@@ -239,26 +270,50 @@ func (t *table) forget(id, count uint64) {
 		return
 	}
 	n.links.lookups -= min(count, n.links.lookups)
+	if n.links.lookups > 0 || n.links.opens > 0 || n.links.children > 0 {
+		t.countLocked(n, 0)
+	}
 	t.dropLocked(n)
 }
 
-// open counts a handle.
-func (t *table) open(n *node) {
+// open counts a handle, once for each request.
+func (t *table) open(n *node, unique uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, done := t.memo.before(unique); done {
+		return
+	}
+	n.links.opens++
+	t.countLocked(n, unique&^replayBit)
+}
+
+// openNew counts the handle of a file that was just made. A creation that is
+// carried out again counts twice: the node is then held until the unmount.
+func (t *table) openNew(n *node) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n.links.opens++
+	t.countLocked(n, 0)
 }
 
-// release takes a handle back and reports whether it was the last one of a file
-// without a name.
-func (t *table) release(n *node) (gone bool) {
+// release takes a handle back, once for each request, and reports whether it was
+// the last one of a file without a name.
+func (t *table) release(n *node, unique uint64) (gone bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n.links.opens--
+	if _, done := t.memo.before(unique); !done {
+		n.links.opens--
+		t.countLocked(n, unique&^replayBit)
+	}
 	if n.links.opens > 0 {
 		return false
 	}
-	gone = n.links.orphan
+	return n.links.orphan
+}
+
+// drop frees a node if nobody needs it.
+func (t *table) drop(n *node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.dropLocked(n)
-	return gone
 }

@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"context"
 	"syscall"
 	"time"
 
@@ -26,26 +27,40 @@ func (fs *FS) Write(_ <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32,
 	defer end()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	s := n.stageLocked()
+	unique := uint64(0)
+	if in.Flags&syscall.O_APPEND != 0 {
+		if _, done := fs.memo.before(in.Unique); done { // by the mounter before
+			return uint32(len(data)), gofuse.OK
+		}
+		unique = in.Unique &^ replayBit
+	}
+	s, err := fs.stageLocked(n)
+	if err != nil {
+		return 0, fs.status("write", n, err)
+	}
 	off := int64(in.Offset)
 	if in.Flags&syscall.O_APPEND != 0 {
 		off = s.size
 	}
-	if err := s.write(fs, data, off); err != nil {
+	if err := s.write(fs, n.id, unique, data, off); err != nil {
 		n.settleLocked()
 		return 0, fs.status("write", n, err)
 	}
 	now := time.Now()
-	n.mu.pending.add(patch{mtime: &now, ctime: &now})
+	n.mu.pending.add(patch{Mtime: &now, Ctime: &now})
 	return uint32(len(data)), gofuse.OK
 }
 
-// stageLocked returns the stage, begun if need be.
-func (n *node) stageLocked() *stage {
+// stageLocked returns the stage of a node, begun if need be.
+func (fs *FS) stageLocked(n *node) (*stage, error) {
 	if n.mu.stage == nil {
-		n.mu.stage = &stage{base: n.mu.entry.Size, size: n.mu.entry.Size}
+		s := &stage{base: n.mu.entry.Size, size: n.mu.entry.Size}
+		if err := fs.memo.write(record{kind: recStage, id: n.id, a: uint64(s.base), b: uint64(s.size)}); err != nil {
+			return nil, err
+		}
+		n.mu.stage = s
 	}
-	return n.mu.stage
+	return n.mu.stage, nil
 }
 
 // settleLocked drops a stage in which nothing stands, as after a first write
@@ -92,19 +107,25 @@ func (fs *FS) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
 	defer done()
 	if n.dirty() { // a commit at close failed, or pages of a mapping came late
 		if err := fs.commit(ctx, n); err != nil {
-			fs.log.Error("content was lost at the last close", "op", "release", "node", n.id, "err", err)
+			fs.log.Warn("content waits for its commit after the last close", "op", "release", "node", n.id, "err", err)
+			fs.leftovers.Store(true)
 		}
 	}
-	if !fs.table.release(n) {
-		return
+	if fs.table.release(n, in.Unique) {
+		fs.free(ctx, n)
 	}
+	fs.table.drop(n)
+}
+
+// free gives up a file whose last name and last handle are gone.
+func (fs *FS) free(ctx context.Context, n *node) {
 	n.discard(fs)
 	e := n.stored()
-	if freed := n.takeFreed(); freed && e.LinkID == "" {
-		ids := contentOf(e)
-		if err := fs.vol.Chunks.Delete(ctx, ids); err != nil {
-			fs.log.Warn("chunks of a removed file stay", "op", "release", "node", n.id, "err", err)
-		}
+	if freed := n.takeFreed(); !freed || e.LinkID != "" {
+		return
+	}
+	if err := fs.vol.Chunks.Delete(ctx, contentOf(e)); err != nil {
+		fs.log.Warn("chunks of a removed file stay", "op", "release", "node", n.id, "err", err)
 	}
 }
 

@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
 
 	"github.com/holdfast-csi/holdfast/cache"
 	"github.com/holdfast-csi/holdfast/fuse"
@@ -21,9 +24,10 @@ type volumeConfig struct {
 }
 
 // openFileSystem stacks the coats of one volume: the cluster, the cache, the
-// file system. It is to be started with the session's notifier, and closed at
+// file system, which takes over what the mounter before
+// has left in its folder below volumesDir. It is to be started with the session's notifier, and closed at
 // the session's end.
-func openFileSystem(cluster *seaweed.Client, stageDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
+func openFileSystem(cluster *seaweed.Client, volumesDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
 	var c volumeConfig
 	if err := json.Unmarshal(g.Config, &c); err != nil {
 		return nil, storage.Errorf(storage.Invalid, "session %s: its configuration cannot be read: %w", g.ID, err)
@@ -33,9 +37,18 @@ func openFileSystem(cluster *seaweed.Client, stageDir string, log *slog.Logger, 
 	}
 	vol := cluster.Volume(c.Bucket, c.Volume)
 	vol.Chunks = cache.New(vol.Chunks, 0)
-	return fuse.New(vol, fuse.Options{
+	dir := filepath.Join(volumesDir, url.PathEscape(g.ID))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("session %s: %w", g.ID, err)
+	}
+	fs := fuse.New(vol, fuse.Options{
 		ReadOnly: c.ReadOnly || g.ReadOnly,
-		StageDir: stageDir,
+		Dir:      dir,
+		Fresh:    g.InitReply == nil,
 		Logger:   log.With("volume", c.Volume),
-	}), nil
+	})
+	if err := fs.Recover(); err != nil {
+		return nil, fmt.Errorf("session %s: %w", g.ID, err)
+	}
+	return fs, nil
 }

@@ -67,8 +67,8 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			defer alone(nil)
 			go followParent(alone)
 
-			stage := filepath.Join(o.stateDir, "stage")
-			if err := os.Mkdir(stage, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+			volumes := filepath.Join(o.stateDir, "volumes")
+			if err := os.Mkdir(volumes, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 				return fmt.Errorf("state folder: %w", err)
 			}
 			cluster, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, Logger: log})
@@ -77,7 +77,7 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			}
 			defer func() { err = errors.Join(err, cluster.Close()) }()
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
-				return openFileSystem(cluster, stage, log, g)
+				return openFileSystem(cluster, volumes, log, g)
 			}
 			return work(ctx, log, o.keeper, open)
 		},

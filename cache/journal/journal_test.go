@@ -1,0 +1,185 @@
+package journal_test
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/holdfast-csi/holdfast/cache/journal"
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+func open(t *testing.T, dir string) (*journal.Log, []string, error) {
+	t.Helper()
+	var got []string
+	l, err := journal.Open(dir, func(r []byte) error {
+		got = append(got, string(r))
+		return nil
+	})
+	if l != nil {
+		t.Cleanup(func() { _ = l.Close() })
+	}
+	return l, got, err
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func file(dir string) string { return filepath.Join(dir, "journal") }
+
+// TestTornTail cuts the file at every byte: what was appended whole is replayed,
+// and what is appended afterwards is found.
+func TestTornTail(t *testing.T) {
+	dir := t.TempDir()
+	l, _, err := open(t, dir)
+	must(t, err)
+	var ends []int64
+	for i := range 5 {
+		must(t, l.Append(fmt.Appendf(nil, "record %d", i)))
+		ends = append(ends, l.Size())
+	}
+	whole, err := os.ReadFile(file(dir))
+	must(t, err)
+	for cut := range len(whole) {
+		dir := t.TempDir()
+		must(t, os.WriteFile(file(dir), whole[:cut], 0o600))
+		l, got, err := open(t, dir)
+		must(t, err)
+		want := 0
+		for _, e := range ends {
+			if e <= int64(cut) {
+				want++
+			}
+		}
+		if len(got) != want {
+			t.Fatalf("cut at %d: %d records, want %d", cut, len(got), want)
+		}
+		must(t, l.Append([]byte("after")))
+		must(t, l.Close())
+		if _, got, err = open(t, dir); err != nil || len(got) != want+1 || got[want] != "after" {
+			t.Fatalf("cut at %d, after an append: %q, %v", cut, got, err)
+		}
+	}
+}
+
+// TestDamage flips every byte in turn: never a wrong record, the others are
+// replayed, and damage in the middle is said.
+func TestDamage(t *testing.T) {
+	dir := t.TempDir()
+	l, _, err := open(t, dir)
+	must(t, err)
+	var want []string
+	for i := range 4 {
+		want = append(want, fmt.Sprintf("record %d", i))
+		must(t, l.Append([]byte(want[i])))
+	}
+	whole, err := os.ReadFile(file(dir))
+	must(t, err)
+	for at := 8; at < len(whole); at++ {
+		dir := t.TempDir()
+		bad := bytes.Clone(whole)
+		bad[at] ^= 0x40
+		must(t, os.WriteFile(file(dir), bad, 0o600))
+		_, got, err := open(t, dir)
+		last := at >= len(whole)-(len(whole)-8)/4
+		if !last && !storage.Is(err, storage.Corrupt) {
+			t.Errorf("byte %d: no word of it: %v", at, err)
+		}
+		if len(got) != 3 {
+			t.Errorf("byte %d: %q", at, got)
+		}
+		for _, g := range got {
+			if !slices.Contains(want, g) {
+				t.Errorf("byte %d: a wrong record %q", at, g)
+			}
+		}
+	}
+}
+
+func TestOtherVersionIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(file(dir), []byte("HFJ\x00\x02\x00\x00\x00rest"), 0o600))
+	if _, _, err := open(t, dir); !storage.Is(err, storage.Invalid) {
+		t.Errorf("got %v", err)
+	}
+	if b, _ := os.ReadFile(file(dir)); string(b) != "HFJ\x00\x02\x00\x00\x00rest" {
+		t.Errorf("the file was changed: %q", b)
+	}
+}
+
+// TestCompactWhileAppending: the state after the replay is the one before, with
+// appends from everywhere while the journal is compacted again and again.
+func TestCompactWhileAppending(t *testing.T) {
+	dir := t.TempDir()
+	l, _, err := open(t, dir)
+	must(t, err)
+	var mu sync.Mutex
+	state := map[string]string{}
+	var work sync.WaitGroup
+	for w := range 4 {
+		work.Go(func() {
+			for i := range 500 {
+				mu.Lock()
+				key, value := fmt.Sprintf("%d-%d", w, rand.IntN(10)), fmt.Sprint(i)
+				state[key] = value
+				if err := l.Append([]byte(key + "=" + value)); err != nil {
+					t.Error(err)
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	for range 20 {
+		must(t, l.Compact(func(emit func([]byte) error) error {
+			mu.Lock()
+			defer mu.Unlock()
+			for k, v := range state {
+				if err := emit([]byte(k + "=" + v)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+	}
+	work.Wait()
+	must(t, l.Close())
+	_, got, err := open(t, dir)
+	must(t, err)
+	replayed := map[string]string{}
+	for _, r := range got {
+		k, v, _ := bytes.Cut([]byte(r), []byte("="))
+		replayed[string(k)] = string(v)
+	}
+	if len(replayed) != len(state) {
+		t.Fatalf("%d keys, want %d", len(replayed), len(state))
+	}
+	for k, v := range state {
+		if replayed[k] != v {
+			t.Errorf("%s is %s, want %s", k, replayed[k], v)
+		}
+	}
+}
+
+func TestUnfinishedCompactionIsForgotten(t *testing.T) {
+	dir := t.TempDir()
+	l, _, err := open(t, dir)
+	must(t, err)
+	must(t, l.Append([]byte("kept")))
+	must(t, l.Close())
+	must(t, os.WriteFile(filepath.Join(dir, "journal.new"), []byte("half"), 0o600))
+	if _, got, err := open(t, dir); err != nil || len(got) != 1 {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "journal.new")); !os.IsNotExist(err) {
+		t.Errorf("journal.new: %v", err)
+	}
+}

@@ -1,0 +1,93 @@
+package fuse
+
+import (
+	"encoding/binary"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// What the node remembers of a session, as records of a journal: names, counts,
+// what is written and not committed, and what was about to be done. A mounter
+// that takes over replays them and knows what the one before knew. Every record
+// carries absolute values, so replaying one twice does no harm (cache/journal).
+
+// recordKind is stored: numbers are never used again for something else.
+type recordKind byte
+
+const (
+	// recName: node id has the name in directory parent; a is its type and whether
+	// it is native, b the inode number that the store has for it.
+	recName recordKind = iota + 1
+	// recUnname: directory parent has no such name.
+	recUnname
+	// recCounts: the kernel has looked up node id a times and holds b handles.
+	recCounts
+	// recGone: node id is forgotten.
+	recGone
+	// recSeen: as recName, for a node that has become native.
+	recSeen
+	// recStage: something is written over the first a bytes of the content of node
+	// id; the file has b bytes.
+	recStage
+	// recWrite: data at offset a.
+	recWrite
+	// recSpill: the bytes of the stage are in its file from now on.
+	recSpill
+	// recSpan: the stage's file has b bytes at offset a.
+	recSpan
+	// recCut: the file was truncated to a bytes.
+	recCut
+	// recPatch: data is the patch that goes with the next commit.
+	recPatch
+	// recClean: nothing of node id waits for a commit.
+	recClean
+	// recKept: the last name of node id is gone while it was open; data is its
+	// entry, whose chunks are to be freed at the last close.
+	recKept
+	// recIntent: request unique is about to make, move or remove inode a.
+	recIntent
+)
+
+// record is one of them; fields that a kind does not use are zero.
+type record struct {
+	kind   recordKind
+	id     uint64
+	parent uint64
+	a, b   uint64
+	// unique of the request that this belongs to, where it must not run twice.
+	unique uint64
+	name   string
+	data   []byte
+}
+
+func (r record) bytes() []byte {
+	out := make([]byte, 1, 1+6*binary.MaxVarintLen64+len(r.name)+len(r.data))
+	out[0] = byte(r.kind)
+	for _, n := range []uint64{r.id, r.parent, r.a, r.b, r.unique, uint64(len(r.name))} {
+		out = binary.AppendUvarint(out, n)
+	}
+	out = append(out, r.name...)
+	return append(out, r.data...)
+}
+
+// parseRecord is the reverse. data lies in b.
+func parseRecord(b []byte) (record, error) {
+	if len(b) == 0 {
+		return record{}, storage.Errorf(storage.Corrupt, "an empty record")
+	}
+	r := record{kind: recordKind(b[0])}
+	b = b[1:]
+	var size uint64
+	for _, to := range []*uint64{&r.id, &r.parent, &r.a, &r.b, &r.unique, &size} {
+		v, n := binary.Uvarint(b)
+		if n <= 0 {
+			return record{}, storage.Errorf(storage.Corrupt, "a record of kind %d is cut short", r.kind)
+		}
+		*to, b = v, b[n:]
+	}
+	if size > uint64(len(b)) {
+		return record{}, storage.Errorf(storage.Corrupt, "a record of kind %d is cut short", r.kind)
+	}
+	r.name, r.data = string(b[:size]), b[size:]
+	return r, nil
+}

@@ -1,0 +1,268 @@
+package fuse
+
+import (
+	"bytes"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/memory"
+)
+
+// crash ends a file system as SIGKILL does: what is not on the disk or in the
+// store is gone. It returns the successor, on the same folder.
+func (c *caller) crash(fresh bool) *caller {
+	c.t.Helper()
+	old := c.fs
+	old.stop()
+	old.running.Wait()
+	if err := old.memo.journal.Close(); err != nil {
+		c.t.Fatal(err)
+	}
+	old.memo.journal = nil
+	for _, n := range old.table.all() { // give the descriptors back, keep the files
+		if s := n.mu.stage; s != nil && s.file != nil {
+			_ = s.file.Close()
+		}
+	}
+	next := New(old.vol, Options{Dir: old.opts.Dir, UID: 5, GID: 6, Fresh: fresh})
+	if err := next.Recover(); err != nil {
+		c.t.Fatal(err)
+	}
+	next.Start(silent{})
+	return &caller{c.t, next}
+}
+
+func begin(t *testing.T, v storage.Volume) *caller {
+	t.Helper()
+	fs := New(v, Options{Dir: t.TempDir(), UID: 5, GID: 6, Fresh: true})
+	if err := fs.Recover(); err != nil {
+		t.Fatal(err)
+	}
+	fs.Start(silent{})
+	return &caller{t, fs}
+}
+
+// TestTakeOverModel writes, truncates, renames and commits with handles open all
+// the time, while the mounter dies at random: every acknowledged byte is read
+// back, by the handles that were open before.
+func TestTakeOverModel(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 4))
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	type file struct {
+		node uint64
+		name string
+		data []byte
+	}
+	var files []*file
+	for i := range 4 {
+		f := &file{name: fmt.Sprintf("f%d", i)}
+		id, st := c.create(1, f.name)
+		c.ok("create", st)
+		f.node = id
+		files = append(files, f)
+	}
+	crashes := 0
+	for step := range 400 {
+		f := files[rng.IntN(len(files))]
+		limit := int64(4096)
+		if f == files[0] {
+			limit = 2 << 20 // large enough for a stage's file, and for chunks
+		}
+		off := rng.Int64N(limit)
+		switch rng.IntN(8) {
+		case 0:
+			c = c.crash(false)
+			crashes++
+		case 1:
+			c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(f.node)}))
+		case 2:
+			c.ok("truncate", c.truncate(f.node, off))
+			f.data = append(f.data[:min(off, int64(len(f.data)))], make([]byte, max(0, off-int64(len(f.data))))...)
+		case 3:
+			to := fmt.Sprintf("%s-%d", f.name[:2], step)
+			c.ok("rename", c.fs.Rename(nil, &gofuse.RenameIn{InHeader: header(1), Newdir: 1}, f.name, to))
+			f.name = to
+		default:
+			data := make([]byte, 1+rng.Int64N(limit/4))
+			for i := range data {
+				data[i] = byte(rng.Uint32())
+			}
+			c.ok("write", c.write(f.node, data, off))
+			f.data = append(f.data, make([]byte, max(0, off+int64(len(data))-int64(len(f.data))))...)
+			copy(f.data[off:], data)
+		}
+		if got := c.read(f.node, 0, 4<<20); !bytes.Equal(got, f.data) {
+			t.Fatalf("seed %d step %d, %d crashes: %s has %d bytes that differ from the model's %d", seed, step, crashes, f.name, len(got), len(f.data))
+		}
+	}
+	// All die at once: the next session knows no handles, and commits what waits.
+	c = c.crash(true)
+	if !c.fs.sweep(t.Context()) {
+		t.Fatal("something is left")
+	}
+	for _, f := range files {
+		id, st := c.lookup(1, f.name)
+		c.ok("lookup "+f.name, st)
+		if got := c.read(id, 0, 4<<20); !bytes.Equal(got, f.data) {
+			t.Fatalf("seed %d: %s differs after everything died", seed, f.name)
+		}
+	}
+	left, err := os.ReadDir(c.fs.opts.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range left {
+		if strings.HasPrefix(l.Name(), stagePrefix) {
+			t.Errorf("%s is left", filepath.Join(c.fs.opts.Dir, l.Name()))
+		}
+	}
+	t.Logf("%d crashes", crashes)
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// again marks a request as one that the mounter before had read.
+func again(h gofuse.InHeader, unique uint64) gofuse.InHeader {
+	h.Unique = unique | replayBit
+	return h
+}
+
+// TestReplayedOnce: what a dead mounter had done, and not answered, is answered
+// by the next one as if it had just been done, and not done twice.
+func TestReplayedOnce(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	first := header(1)
+	first.Unique = 100
+	var made gofuse.CreateOut
+	c.ok("create", c.fs.Create(nil, &gofuse.CreateIn{InHeader: first, Mode: 0o644}, "f", &made))
+	first.Unique = 102
+	var dir gofuse.EntryOut
+	c.ok("mkdir", c.fs.Mkdir(nil, &gofuse.MkdirIn{InHeader: first, Mode: 0o755}, "d", &dir))
+	add := header(made.NodeId)
+	add.Unique = 104
+	if _, st := c.fs.Write(nil, &gofuse.WriteIn{InHeader: add, Flags: syscall.O_APPEND}, []byte("once")); !st.Ok() {
+		t.Fatal(st)
+	}
+	first.Unique = 106
+	c.ok("rename", c.fs.Rename(nil, &gofuse.RenameIn{InHeader: first, Newdir: 1}, "f", "g"))
+	first.Unique = 108
+	c.ok("rmdir", c.fs.Rmdir(nil, &first, "d"))
+	first.Unique = 110
+	var linked gofuse.EntryOut
+	c.ok("link", c.fs.Link(nil, &gofuse.LinkIn{InHeader: first, Oldnodeid: made.NodeId}, "h", &linked))
+
+	c = c.crash(false)
+	// Another writer comes between: its names must stay.
+	other := bucket.Volume()
+	if _, err := other.Files.Create(t.Context(), "d", storage.Entry{Mode: 0o644, Inode: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if _, st := c.fs.Write(nil, &gofuse.WriteIn{InHeader: again(add, 104), Flags: syscall.O_APPEND}, []byte("once")); !st.Ok() {
+		t.Errorf("append: %v", st)
+	}
+	h := header(1)
+	if st := c.fs.Rename(nil, &gofuse.RenameIn{InHeader: again(h, 106), Newdir: 1}, "f", "g"); !st.Ok() {
+		t.Errorf("rename: %v", st)
+	}
+	gone := again(h, 108)
+	if st := c.fs.Rmdir(nil, &gone, "d"); !st.Ok() {
+		t.Errorf("rmdir: %v", st)
+	}
+	if st := c.fs.Link(nil, &gofuse.LinkIn{InHeader: again(h, 110), Oldnodeid: made.NodeId}, "h", &linked); !st.Ok() || linked.NodeId != made.NodeId {
+		t.Errorf("link: %v", st)
+	}
+	if got := c.read(made.NodeId, 0, 100); string(got) != "once" {
+		t.Errorf("appended %q", got)
+	}
+	if e, err := other.Files.Lookup(t.Context(), "d"); err != nil || e.Inode != 7 {
+		t.Errorf("the other writer's file: %+v, %v", e, err)
+	}
+	// A creation that was done, and one that somebody else has done.
+	var out gofuse.EntryOut
+	first.Unique = 112
+	c.ok("mkdir", c.fs.Mkdir(nil, &gofuse.MkdirIn{InHeader: first}, "e", &out))
+	c = c.crash(false)
+	var same gofuse.EntryOut
+	if st := c.fs.Mkdir(nil, &gofuse.MkdirIn{InHeader: again(h, 112)}, "e", &same); !st.Ok() || same.NodeId != out.NodeId {
+		t.Errorf("mkdir: %v, node %d, want %d", st, same.NodeId, out.NodeId)
+	}
+	if st := c.fs.Mkdir(nil, &gofuse.MkdirIn{InHeader: again(h, 114)}, "d", &same); st != gofuse.Status(syscall.EEXIST) {
+		t.Errorf("mkdir of another's name: %v", st)
+	}
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOrphanIsSwept: a file that was unlinked while open lives over a take-over,
+// and its chunks are freed when everything has died.
+func TestOrphanIsSwept(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(id, []byte("still here"), 0))
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+	h := header(1)
+	c.ok("unlink", c.fs.Unlink(nil, &h, "f"))
+	c = c.crash(false)
+	if got := c.read(id, 0, 100); string(got) != "still here" {
+		t.Errorf("read %q", got)
+	}
+	c = c.crash(true)
+	if !c.fs.sweep(t.Context()) || bucket.ChunkCount() != 0 {
+		t.Errorf("%d chunks stay", bucket.ChunkCount())
+	}
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnlinkCutShort: the mounter died between the removal in the store and its
+// own record of it; the open handle goes on.
+func TestUnlinkCutShort(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(id, []byte("still here"), 0))
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+	h := header(1)
+	h.Unique = 50
+	if err := c.fs.memo.intend(50, id); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.fs.noteKept(c.fs.table.get(id)); err != nil {
+		t.Fatal(err)
+	}
+	if err := bucket.Volume().Files.Remove(t.Context(), "f", true); err != nil {
+		t.Fatal(err)
+	}
+	c = c.crash(false)
+	again := again(header(1), 50)
+	c.ok("unlink, replayed", c.fs.Unlink(nil, &again, "f"))
+	c.ok("write", c.write(id, []byte("!"), 10))
+	if got := c.read(id, 0, 100); string(got) != "still here!" {
+		t.Errorf("read %q", got)
+	}
+	c.ok("close", c.close(id))
+	if n := bucket.ChunkCount(); n != 0 {
+		t.Errorf("%d chunks stay", n)
+	}
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
