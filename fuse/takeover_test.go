@@ -240,8 +240,6 @@ func TestUnlinkCutShort(t *testing.T) {
 	c.ok("create", st)
 	c.ok("write", c.write(id, []byte("still here"), 0))
 	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
-	h := header(1)
-	h.Unique = 50
 	if err := c.fs.memo.intend(50, id); err != nil {
 		t.Fatal(err)
 	}
