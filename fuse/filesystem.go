@@ -13,6 +13,7 @@ import (
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/holdfast-csi/holdfast/cache/journal"
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
@@ -135,6 +136,21 @@ func (fs *FS) Close(ctx context.Context) error {
 		fs.memo.journal = nil
 	}
 	return failed
+}
+
+// Retire removes the volume's folder on the node, after a Close that left
+// nothing. Files that it does not know stay, and the folder with them.
+func (fs *FS) Retire() error {
+	if fs.opts.Dir == "" {
+		return nil
+	}
+	if fs.memo.journal != nil {
+		return storage.Errorf(storage.InUse, "%s: not everything is committed", fs.opts.Dir)
+	}
+	if err := journal.Remove(fs.opts.Dir); err != nil {
+		return err
+	}
+	return os.Remove(fs.opts.Dir)
 }
 
 // String implements gofuse.RawFileSystem.

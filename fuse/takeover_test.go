@@ -131,6 +131,12 @@ func TestTakeOverModel(t *testing.T) {
 	if err := c.fs.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	if err := c.fs.Retire(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(c.fs.opts.Dir); !os.IsNotExist(err) {
+		t.Errorf("the volume's folder: %v", err)
+	}
 }
 
 // again marks a request as one that the mounter before had read.

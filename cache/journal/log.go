@@ -187,6 +187,14 @@ func (l *Log) Size() int64 {
 	return l.mu.size
 }
 
+// Remove removes the journal of a folder. A missing one is fine.
+func Remove(dir string) error {
+	if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("journal: %w", err)
+	}
+	return nil
+}
+
 // Close closes the file.
 func (l *Log) Close() error {
 	l.mu.Lock()

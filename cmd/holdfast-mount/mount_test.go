@@ -87,7 +87,7 @@ func (r *rig) clean() {
 	_ = unix.Unmount(r.path("target"), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 	for _, name := range []string{
 		"run/keeper-node.sock", "run/keeper-mounter.sock", "run/keeper.lock", "run",
-		"state/serve.lock", "state/stage", "state",
+		"state/serve.lock", "state/volumes", "state",
 		"log/mounter.log", "log/mounter-parent.log", "log/keeper.log", "log",
 		"target", "holdfast-mount",
 	} {

@@ -35,6 +35,8 @@ type fileSystem interface {
 	gofuse.RawFileSystem
 	Start(n fuse.Notifier)
 	Close(ctx context.Context) error
+	// Retire removes what is kept on the node for a session that has ended.
+	Retire() error
 }
 
 var _ fileSystem = (*fuse.FS)(nil)
@@ -194,6 +196,9 @@ func (s *server) End(ctx context.Context, id string) error {
 	}
 	if err := sv.end(ctx); err != nil {
 		return err
+	}
+	if err := sv.fs.Retire(); err != nil {
+		s.log.Warn("the folder of a volume stays", "volume", id, "err", err)
 	}
 	s.mu.Lock()
 	delete(s.mu.sessions, id)
