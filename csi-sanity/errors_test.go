@@ -100,7 +100,7 @@ func TestPortTaken(t *testing.T) {
 // remembered. Two installations run side by side.
 func TestTwoInstallations(t *testing.T) {
 	first := shared(t)
-	second := begin(t)
+	second := beginAlone(t)
 	// The second remembers the first one's ports.
 	if err := os.Mkdir(second.dir, 0o755); err != nil {
 		t.Fatal(err)

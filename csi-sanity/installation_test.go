@@ -52,6 +52,13 @@ func newInstallation(ctx context.Context) (*installation, error) {
 func begin(t *testing.T) *installation {
 	t.Helper()
 	t.Parallel()
+	return beginAlone(t)
+}
+
+// beginAlone is begin for a test that beside others would take ports which those
+// have only reserved.
+func beginAlone(t *testing.T) *installation {
+	t.Helper()
 	in, err := newInstallation(t.Context())
 	if err != nil {
 		t.Fatal(err)
