@@ -23,7 +23,7 @@ type volumeConfig struct {
 // openFileSystem stacks the coats of one volume: the cluster, the cache, the
 // file system. It is to be started with the session's notifier, and closed at
 // the session's end.
-func openFileSystem(cluster *seaweed.Client, stageDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
+func openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, stageDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
 	var c volumeConfig
 	if err := json.Unmarshal(g.Config, &c); err != nil {
 		return nil, storage.Errorf(storage.Invalid, "session %s: its configuration cannot be read: %w", g.ID, err)
@@ -32,7 +32,7 @@ func openFileSystem(cluster *seaweed.Client, stageDir string, log *slog.Logger, 
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
 	vol := cluster.Volume(c.Bucket, c.Volume)
-	vol.Chunks = cache.New(vol.Chunks, 0)
+	vol.Chunks = chunks.Chunks(vol.Chunks)
 	return fuse.New(vol, fuse.Options{
 		ReadOnly: c.ReadOnly || g.ReadOnly,
 		StageDir: stageDir,
