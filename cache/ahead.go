@@ -33,17 +33,17 @@ const (
 
 // stream is one supposed reader.
 type stream struct {
-	view     *chunks
-	chunk    storage.ChunkID
-	next     int64 // where it reads on
-	size     int64
-	fileEnd  int64 // where the chunk ends in the file
-	window   int64 // zero: it has not read on yet
-	asked    int64 // read ahead up to here
-	used     uint64
-	serial   uint64
-	ctx      context.Context
-	giveUp   context.CancelFunc
+	view    *chunks
+	chunk   storage.ChunkID
+	next    int64 // where it reads on
+	size    int64
+	fileEnd int64 // where the chunk ends in the file
+	window  int64 // zero: it has not read on yet
+	asked   int64 // read ahead up to here
+	used    uint64
+	serial  uint64
+	ctx     context.Context
+	giveUp  context.CancelFunc
 }
 
 // streams finds the stream of a read.

@@ -80,9 +80,10 @@ type Cache struct {
 	share         int64
 	ahead, behind atomic.Int64
 
-	life context.Context // of the work that nobody waits for
-	stop context.CancelFunc
-	work sync.WaitGroup
+	life      context.Context // of the work that nobody waits for
+	stop      context.CancelFunc
+	work      sync.WaitGroup // blocks on their way
+	attaching sync.WaitGroup
 
 	slab    atomic.Pointer[slab] // nil while there is no disk
 	streams streams
@@ -136,7 +137,7 @@ func Open(ctx context.Context, o Options) (*Cache, error) {
 		} else {
 			c.log.Warn("the chunk cache's folder cannot be used; working in memory until it can", "path", c.dir, "err", err)
 		}
-		c.work.Go(func() { c.attachLater(err) })
+		c.attaching.Go(func() { c.attachLater(err) })
 	}
 	return c, nil
 }
@@ -189,7 +190,11 @@ func (c *Cache) Close(ctx context.Context) error {
 	c.stop()
 	c.streams.close()
 	done := make(chan struct{})
-	go func() { c.work.Wait(); close(done) }()
+	go func() {
+		c.work.Wait()
+		c.attaching.Wait()
+		close(done)
+	}()
 	select {
 	case <-done:
 	case <-ctx.Done():

@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +26,8 @@ const (
 type folder interface {
 	// open makes the file when it is missing.
 	open(name string) (file, error)
+	// boot is zero where it is not known.
+	boot() bootID
 	// close gives the folder free for another process.
 	close() error
 }
@@ -87,6 +91,16 @@ func (o *osFolder) open(name string) (file, error) {
 		return nil, err
 	}
 	return &osFile{f}, nil
+}
+
+func (o *osFolder) boot() bootID {
+	var id bootID
+	if text, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		if b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(string(text)), "-", "")); err == nil {
+			copy(id[:], b)
+		}
+	}
+	return id
 }
 
 func (o *osFolder) close() error { return o.lock.Close() }

@@ -25,12 +25,19 @@ const (
 
 func indexSize(slots int) int64 { return recordsAt + int64(slots)*recordSize }
 
-func indexHeader() []byte {
+// bootID tells one run of the machine from another: what a process has written is
+// there for the next one, unless the machine went down in between.
+type bootID [16]byte
+
+// indexHeader: magic 4, version 2, spare 2, the sizes of slots and units 4 each,
+// boot 16, spare, sum 4.
+func indexHeader(boot bootID) []byte {
 	b := make([]byte, 64)
 	copy(b, indexMagic)
 	binary.LittleEndian.PutUint16(b[4:], formatVersion)
 	binary.LittleEndian.PutUint32(b[8:], slotSize)
 	binary.LittleEndian.PutUint32(b[12:], unitSize)
+	copy(b[16:], boot[:])
 	binary.LittleEndian.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
 	return b
 }
@@ -52,19 +59,18 @@ func recordSum(b []byte, slot uint32) uint32 {
 
 // isIndex says whether f is ours: fresh when there is nothing of worth in it,
 // Exists when it is somebody else's.
-func isIndex(f file, size int64) (fresh bool, err error) {
+func isIndex(f file, size int64, boot bootID) (fresh, sameBoot bool, err error) {
 	b := make([]byte, 64)
 	n, err := f.readv([][]byte{b}, 0)
-	if err != nil {
-		return false, err
+	switch {
+	case err != nil:
+		return false, false, err
+	case n == len(b) && string(b) == string(indexHeader(bootID(b[16:32]))):
+		return false, boot != bootID{} && boot == bootID(b[16:32]), nil
+	case size == 0 || string(b[:4]) == indexMagic || allZero(b):
+		return true, false, nil
 	}
-	if n == len(b) && string(b) == string(indexHeader()) {
-		return false, nil
-	}
-	if size == 0 || string(b[:4]) == indexMagic || allZero(b) {
-		return true, nil
-	}
-	return false, storage.Errorf(storage.Exists, "%s was not made by the cache", indexName)
+	return false, false, storage.Errorf(storage.Exists, "%s was not made by the cache", indexName)
 }
 
 func allZero(b []byte) bool {

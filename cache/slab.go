@@ -98,7 +98,7 @@ func openSlab(folder folder, limit int64, log *slog.Logger) (_ *slab, err error)
 	if err != nil {
 		return nil, err
 	}
-	fresh, err := isIndex(s.index, size)
+	fresh, sameBoot, err := isIndex(s.index, size, folder.boot())
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,10 @@ func openSlab(folder folder, limit int64, log *slog.Logger) (_ *slab, err error)
 	if s.mu.stamp, err = load(s.index, s.mu.t); err != nil {
 		return nil, err
 	}
-	return s, s.fit()
+	if err := s.fit(sameBoot); err != nil {
+		return nil, err
+	}
+	return s, writeAll(s.index, [][]byte{indexHeader(folder.boot())}, 0)
 }
 
 // prepare gives the files their sizes, so that no write makes one longer: some
@@ -134,19 +137,21 @@ func (s *slab) prepare(slots int) error {
 	if err := s.blocks.punch(end, pageSize); err != nil {
 		return storage.Errorf(storage.Unsupported, "the file system cannot give back parts of a file: %w", err)
 	}
-	return writeAll(s.index, [][]byte{indexHeader()}, 0)
+	return nil
 }
 
 // fit brings what the disk holds below the limit.
-func (s *slab) fit() error {
+func (s *slab) fit(sameBoot bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.lookLocked(); err != nil {
 		return err
 	}
-	if s.mu.drift > 16 {
-		// A crash left space that no record knows of, or these are extents.
-		if err := s.punchFreeLocked(); err != nil {
+	// A crash leaves space that no record knows of; so do extents. After a power
+	// cut a slot may also hold less than its record says, which would hide another
+	// one that holds more.
+	if s.mu.drift > 16 || !sameBoot {
+		if err := s.punchRestLocked(!sameBoot); err != nil {
 			return err
 		}
 		if err := s.lookLocked(); err != nil {
@@ -182,22 +187,27 @@ func (s *slab) lookLocked() error {
 	return nil
 }
 
-// punchFreeLocked punches every run of slots that hold nothing.
-func (s *slab) punchFreeLocked() error {
-	t := s.mu.t
-	for from := 0; from < len(t.entries); {
-		if t.entries[from].pages > 0 {
-			from++
+// punchRestLocked punches what no block covers: the slots that hold none, and with
+// tails the rest of the others too.
+func (s *slab) punchRestLocked(tails bool) error {
+	from := int64(0) // of the hole that is being looked for
+	for slot := range s.mu.t.entries {
+		pages := int64(s.mu.t.entries[slot].pages)
+		if pages == 0 {
 			continue
 		}
-		to := from
-		for to < len(t.entries) && t.entries[to].pages == 0 {
-			to++
+		at := int64(slot) * slotSize
+		if from < at {
+			if err := s.blocks.punch(from, at-from); err != nil {
+				return err
+			}
 		}
-		if err := s.blocks.punch(int64(from)*slotSize, int64(to-from)*slotSize); err != nil {
-			return err
+		if from = at + pages*pageSize; !tails {
+			from = at + slotSize
 		}
-		from = to
+	}
+	if end := int64(len(s.mu.t.entries)) * slotSize; from < end {
+		return s.blocks.punch(from, end-from)
 	}
 	return nil
 }

@@ -45,17 +45,17 @@ const (
 
 // entry is one slot.
 type entry struct {
-	key              key
-	next, prev       uint32 // in its queue or free list
-	chain            uint32 // in its bucket
-	length           uint32
-	pages            uint16 // allocated on the disk, at most
-	pins             uint16 // readers that are at it
-	reach            uint16
-	hits             uint8
-	place            place
-	checked          bool // its header was seen since the start
-	recorded         bool // the index on disk may hold a record of it
+	key        key
+	next, prev uint32 // in its queue or free list
+	chain      uint32 // in its bucket
+	length     uint32
+	pages      uint16 // allocated on the disk, at most
+	pins       uint16 // readers that are at it
+	reach      uint16
+	hits       uint8
+	place      place
+	checked    bool // its header was seen since the start
+	recorded   bool // the index on disk may hold a record of it
 }
 
 // queue is a list of slots; new ones come in at the head.
