@@ -48,7 +48,7 @@ type stream struct {
 
 // streams finds the stream of a read.
 type streams struct {
-	max int64
+	max func() int64 // how far ahead one reader may be
 
 	mu struct {
 		sync.Mutex
@@ -118,7 +118,7 @@ func (s *streams) aheadLocked(i int) observed {
 	x := &s.mu.all[i]
 	o := observed{whole: true, i: i, serial: x.serial}
 	from := (max(x.asked, x.next) + BlockSize - 1) / BlockSize * BlockSize
-	if to := min(x.next+x.window, x.size); from < to {
+	if to := min(x.next+min(x.window, s.max()), x.size); from < to {
 		if x.ctx == nil {
 			x.ctx, x.giveUp = context.WithCancel(context.Background())
 		}
@@ -159,7 +159,7 @@ func (s *streams) waited(o observed) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x := &s.mu.all[o.i]; x.serial == o.serial && x.window > 0 {
-		x.window = min(2*x.window, s.max)
+		x.window = min(2*x.window, s.max())
 	}
 }
 

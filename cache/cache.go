@@ -127,7 +127,7 @@ func Open(ctx context.Context, o Options) (*Cache, error) {
 	}
 	c.life, c.stop = context.WithCancel(context.WithoutCancel(ctx))
 	c.mu.fetches = map[key]*fetch{}
-	c.streams.max = min(maxWindow, c.share)
+	c.streams.max = c.mayBeAhead
 	if o.Dir == "" {
 		return c, nil
 	}
@@ -140,6 +140,15 @@ func Open(ctx context.Context, o Options) (*Cache, error) {
 		c.attaching.Go(func() { c.attachLater(err) })
 	}
 	return c, nil
+}
+
+// mayBeAhead is how far one reader may be read ahead. Without a disk a few readers
+// share what is kept in memory: more would push out what is not read yet.
+func (c *Cache) mayBeAhead() int64 {
+	if c.slab.Load() == nil {
+		return max(c.share/4, BlockSize)
+	}
+	return min(maxWindow, c.share)
 }
 
 // attach takes the folder.

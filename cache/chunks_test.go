@@ -20,7 +20,7 @@ func open(t *testing.T, o Options) *Cache {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := c.Close(context.Background()); err != nil {
+		if err := c.Close(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
 	})

@@ -78,13 +78,13 @@ func TestFaultAtEachStep(t *testing.T) {
 	count := newMemFolder(seed)
 	c := openMem(t, count, nil)
 	m.scenario(t, c)
-	_ = c.Close(context.Background())
+	_ = c.Close(context.WithoutCancel(t.Context()))
 	if st := c.Stats(); st.Evictions == 0 || st.Bad > 0 || st.Failures > 0 {
 		t.Fatalf("without a fault: %+v", st)
 	}
 	for f, name := range faultNames {
 		for _, lasts := range []int{1, 1 << 30} {
-			if lasts > 1 && f >= killed {
+			if f == noFault || lasts > 1 && f >= killed {
 				continue // the dead stay dead
 			}
 			for step := 1; step <= count.steps; step++ {
@@ -92,7 +92,7 @@ func TestFaultAtEachStep(t *testing.T) {
 				disk.failAt, disk.failFor, disk.fault = step, lasts, f
 				c := openMem(t, disk, nil)
 				m.scenario(t, c)
-				_ = c.Close(context.Background())
+				_ = c.Close(context.WithoutCancel(t.Context()))
 				next := disk.reboot()
 				c = openMem(t, next, nil)
 				m.all(t, c)
@@ -103,7 +103,7 @@ func TestFaultAtEachStep(t *testing.T) {
 				if st := c.Stats(); !st.Disk {
 					t.Fatalf("seed %d, %s at step %d: the next process has no disk: %+v", seed, name, step, st)
 				}
-				_ = c.Close(context.Background())
+				_ = c.Close(context.WithoutCancel(t.Context()))
 				if t.Failed() {
 					t.Fatalf("seed %d, %s at step %d", seed, name, step)
 				}
@@ -142,7 +142,7 @@ func TestModel(t *testing.T) {
 					m.random(t, rng, c.Chunks(m.store))
 				}
 			}
-			_ = c.Close(context.Background())
+			_ = c.Close(context.WithoutCancel(t.Context()))
 			disk = disk.reboot()
 			c = openMem(t, disk, nil)
 		case 2: // bytes rot
@@ -154,7 +154,7 @@ func TestModel(t *testing.T) {
 			t.Fatalf("seed %d: %d bytes on the disk", seed, peak)
 		}
 	}
-	_ = c.Close(context.Background())
+	_ = c.Close(context.WithoutCancel(t.Context()))
 	t.Logf("%d processes, %d bad blocks, %d hits", lives, bad, hits)
 	if !testing.Short() && (bad == 0 || hits == 0) {
 		t.Errorf("seed %d: the faults hit nothing", seed)
@@ -207,7 +207,7 @@ func TestRottenBlock(t *testing.T) {
 	if st := c.Stats(); st.Bad != 1 || m.store.reads.Load() != 2 || st.Hits != 2 {
 		t.Errorf("%+v, %d reads", st, m.store.reads.Load())
 	}
-	_ = c.Close(context.Background())
+	_ = c.Close(context.WithoutCancel(t.Context()))
 }
 
 // A disk that is full or broken is left alone for a while. Readers get their
@@ -242,7 +242,7 @@ func TestDiskFull(t *testing.T) {
 		if st := c.Stats(); !st.Disk || !bytes.Contains(log.Bytes(), []byte("works again")) {
 			t.Errorf("the disk is well again: %+v\n%s", st, &log)
 		}
-		_ = c.Close(context.Background())
+		_ = c.Close(context.WithoutCancel(t.Context()))
 	})
 }
 
@@ -259,13 +259,38 @@ func TestSecondProcessWaits(t *testing.T) {
 		if st := second.Stats(); st.Disk || bytes.Count(log.Bytes(), []byte("level=WARN")) != 1 {
 			t.Errorf("%+v\n%s", st, &log)
 		}
-		_ = first.Close(context.Background())
+		_ = first.Close(context.WithoutCancel(t.Context()))
 		time.Sleep(2 * lockedPause) //nolint:forbidigo // a bubble's time
 		mustRead(t, v, m.chunks[1], m.data[1], 0, 100)
 		synctest.Wait()
 		if st := second.Stats(); !st.Disk || st.Blocks != 1 {
 			t.Errorf("%+v\n%s", st, fmt.Sprint(&log))
 		}
-		_ = second.Close(context.Background())
+		_ = second.Close(context.WithoutCancel(t.Context()))
 	})
+}
+
+// A header of the index that was torn in its first bytes is no foreign file
+// (TestFaultAtEachStep, seed 3978860308751831291).
+func TestTornIndexHeader(t *testing.T) {
+	m := newMaterial(t, 100)
+	for n := range len(indexHeader(bootID{1})) {
+		disk := newMemFolder(1)
+		f, err := disk.open(indexName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := writeAll(f, [][]byte{indexHeader(bootID{1})[:n]}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.resize(20_000); err != nil {
+			t.Fatal(err)
+		}
+		c := openMem(t, disk, nil)
+		m.all(t, c)
+		if st := c.Stats(); !st.Disk || st.Blocks != 1 {
+			t.Errorf("%d bytes of it: %+v", n, st)
+		}
+		_ = c.Close(context.WithoutCancel(t.Context()))
+	}
 }

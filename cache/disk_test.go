@@ -218,7 +218,7 @@ func BenchmarkOpen(b *testing.B) {
 					b.Fatalf("block %d: %d pages of %d", i, s.mu.t.pages, s.limit)
 				}
 			}
-			if err := s.close(context.Background()); err != nil {
+			if err := s.close(context.WithoutCancel(b.Context())); err != nil {
 				b.Fatal(err)
 			}
 			for b.Loop() {
@@ -233,7 +233,7 @@ func BenchmarkOpen(b *testing.B) {
 				if err != nil || s.mu.t.count() != 100_000 {
 					b.Fatal(err)
 				}
-				_ = s.close(context.Background())
+				_ = s.close(context.WithoutCancel(b.Context()))
 			}
 		})
 	}

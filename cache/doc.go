@@ -14,5 +14,6 @@
 // written. streams sees who reads on and has blocks fetched ahead. FORMAT.md says
 // what is on the disk, and what was measured.
 //
-// Locks: Cache.mu, then slab.mu; streams.mu alone. None is held over I/O.
+// Locks: Cache.mu, then slab.mu; streams.mu alone. None is held over I/O, except
+// slab.mu at the start and over fstat(2).
 package cache

@@ -38,7 +38,7 @@ const (
 	powerLoss       // the same, and of what was never synced (all) anything may be gone
 )
 
-var faultNames = map[fault]string{refuse: "refuse", partly: "partly", killed: "killed", powerLoss: "powerLoss"}
+var faultNames = map[fault]string{noFault: "", refuse: "refuse", partly: "partly", killed: "killed", powerLoss: "powerLoss"}
 
 func newMemFolder(seed uint64) *memFolder {
 	return &memFolder{id: bootID{1}, files: map[string]*memFile{}, rng: rand.New(rand.NewPCG(seed, 1))}
@@ -144,6 +144,7 @@ func (m *memFolder) stepLocked() (half bool, err error) {
 	case killed, powerLoss:
 		m.dead = true
 		return true, errDead
+	case noFault:
 	}
 	return false, nil
 }

@@ -234,7 +234,7 @@ func (c *Cache) fetchAhead(ctx context.Context, store storage.Chunks, ch storage
 	f.waiters++
 	c.work.Go(func() {
 		stop := context.AfterFunc(ctx, func() { c.leave(f) })
-		closing := context.AfterFunc(c.life, f.cancel)
+		closing := context.AfterFunc(c.life, f.cancel) //nolint:contextcheck // the cache ends, whoever asked
 		c.run(own, f, store, ch, true)
 		closing()
 		if stop() {

@@ -1,11 +1,13 @@
 package cache
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"hash/crc32"
 	"io"
 	"slices"
+	"strings"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -67,14 +69,10 @@ func isIndex(f file, size int64, boot bootID) (fresh, sameBoot bool, err error) 
 		return false, false, err
 	case n == len(b) && string(b) == string(indexHeader(bootID(b[16:32]))):
 		return false, boot != bootID{} && boot == bootID(b[16:32]), nil
-	case size == 0 || string(b[:4]) == indexMagic || allZero(b):
-		return true, false, nil
+	case size == 0 || string(b[:4]) == indexMagic || strings.HasPrefix(indexMagic, string(bytes.TrimRight(b, "\x00"))):
+		return true, false, nil // nothing, another version's, or a torn one
 	}
 	return false, false, storage.Errorf(storage.Exists, "%s was not made by the cache", indexName)
-}
-
-func allZero(b []byte) bool {
-	return !slices.ContainsFunc(b, func(x byte) bool { return x != 0 })
 }
 
 // load fills the table from the index and returns the greatest stamp. Blocks that

@@ -121,6 +121,9 @@ func openSlab(folder folder, limit int64, log *slog.Logger) (_ *slab, err error)
 	if err := s.fit(sameBoot); err != nil {
 		return nil, err
 	}
+	if sameBoot {
+		return s, nil
+	}
 	return s, writeAll(s.index, [][]byte{indexHeader(folder.boot())}, 0)
 }
 
