@@ -1,13 +1,19 @@
-// Package cache keeps chunks close: a reader around a reader.
+// Package cache keeps chunks close, on the node's disk: a reader around a reader.
 //
-// Owns: which blocks of which chunks are kept, and for how long.
+// Owns: which blocks of which chunks are kept, where and for how long; what is
+// read ahead; the files holdfast.blocks, holdfast.index and holdfast.lock in its
+// folder, and nothing beside them.
 //
 // Never: the network, names of files, the kernel. A chunk's content never
-// changes, so nothing here can be outdated.
+// changes, so nothing here can be outdated. An error of the disk never reaches a
+// reader.
 //
-// Flow: fuse asks Chunks as it would ask the store; a miss is fetched once, in
-// whole blocks, whoever waits for it. The cache is in memory; one on the node's
-// disk, shared by all volumes and kept across restarts, is to take its place.
+// Flow: fuse asks chunks (one per volume) as it would ask the store. A hit is read
+// from the slab's file into the caller's memory and judged by its sums. A miss is
+// one fetch, whoever waits for it; those have their bytes before the disk is
+// written. streams sees who reads on and has blocks fetched ahead. FORMAT.md says
+// what is on the disk, and what was measured.
 //
-// Locks: Chunks.mu, held over no call.
+// Locks: Cache.mu, then slab.mu; streams.mu alone. None is held over I/O, except
+// slab.mu at the start and over fstat(2).
 package cache

@@ -23,11 +23,11 @@ type volumeConfig struct {
 	ReadOnly bool               `json:"readOnly"`
 }
 
-// openFileSystem stacks the coats of one volume: the cluster, the cache, the
-// file system, which takes over what the mounter before
-// has left in its folder below volumesDir. It is to be started with the session's notifier, and closed at
-// the session's end.
-func openFileSystem(cluster *seaweed.Client, volumesDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
+// openFileSystem stacks the coats of one volume: the cluster, the cache, which
+// all volumes share, and the file system, which takes over what the mounter
+// before has left in its folder below volumesDir. It is to be started with the
+// session's notifier, and closed at the session's end.
+func openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, volumesDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
 	var c volumeConfig
 	if err := json.Unmarshal(g.Config, &c); err != nil {
 		return nil, storage.Errorf(storage.Invalid, "session %s: its configuration cannot be read: %w", g.ID, err)
@@ -36,7 +36,7 @@ func openFileSystem(cluster *seaweed.Client, volumesDir string, log *slog.Logger
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
 	vol := cluster.Volume(c.Bucket, c.Volume)
-	vol.Chunks = cache.New(vol.Chunks, 0)
+	vol.Chunks = chunks.Chunks(vol.Chunks)
 	dir := filepath.Join(volumesDir, url.PathEscape(g.ID))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)

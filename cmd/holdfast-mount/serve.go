@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/holdfast-csi/holdfast/cache"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -48,6 +50,8 @@ const (
 // serveOptions are the mounter's flags.
 type serveOptions struct {
 	runDir, keeper, stateDir, filer string
+	cacheDir                        string
+	cacheMiB                        int64
 	logs                            logOptions
 }
 
@@ -56,6 +60,8 @@ func (o *serveOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.keeper, "keeper", "", "the keeper's `socket` (default: the mounter's socket in --run-dir)")
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/mounter", "`folder` of this process's own, for what waits to be written; --dir for short")
 	flags.StringVar(&o.filer, "filer", "", "`host:port` of the filer's gRPC port")
+	flags.StringVar(&o.cacheDir, "cache-dir", "", "`folder` of this process's own, for chunks that were read (default: cache in --state-dir)")
+	flags.Int64Var(&o.cacheMiB, "cache-size", cache.DefaultLimit>>20, "what --cache-dir may take on the disk, in `MiB`, all included; 0 caches in memory only")
 	o.logs.register(flags)
 	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "dir" {
@@ -76,12 +82,25 @@ func (o *serveOptions) validate() error {
 	if !filepath.IsAbs(o.stateDir) || !filepath.IsAbs(o.keeper) {
 		return storage.Errorf(storage.Invalid, "--state-dir, --run-dir and --keeper must be absolute paths")
 	}
-	return nil
+	if o.cacheDir == "" {
+		o.cacheDir = filepath.Join(o.stateDir, "cache")
+	}
+	c := o.cache()
+	return c.Validate()
+}
+
+// cache of the node. Its chunks are told apart from another cluster's by the
+// filer's address.
+func (o *serveOptions) cache() cache.Options {
+	if o.cacheMiB == 0 {
+		return cache.Options{}
+	}
+	return cache.Options{Dir: o.cacheDir, Limit: o.cacheMiB << 20, Cluster: o.filer}
 }
 
 // args leads a worker to the same options.
 func (o *serveOptions) args() []string {
-	return append([]string{"worker", "--keeper", o.keeper, "--state-dir", o.stateDir, "--filer", o.filer}, o.logs.args()...)
+	return append([]string{"worker", "--keeper", o.keeper, "--state-dir", o.stateDir, "--filer", o.filer, "--cache-dir", o.cacheDir, "--cache-size", strconv.FormatInt(o.cacheMiB, 10)}, o.logs.args()...)
 }
 
 func newServe(stderr io.Writer) *cobra.Command {

@@ -14,6 +14,7 @@ import (
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/spf13/cobra"
 
+	"github.com/holdfast-csi/holdfast/cache"
 	"github.com/holdfast-csi/holdfast/fuse"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/fuse/session"
@@ -78,8 +79,19 @@ func newWorker(stderr io.Writer) *cobra.Command {
 				return err
 			}
 			defer func() { err = errors.Join(err, cluster.Close()) }()
+			options := o.cache()
+			options.Log = log
+			chunks, err := cache.Open(ctx, options)
+			if err != nil {
+				return err
+			}
+			defer func() {
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout/10)
+				defer cancel()
+				err = errors.Join(err, chunks.Close(ctx))
+			}()
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
-				return openFileSystem(cluster, volumes, log, g)
+				return openFileSystem(cluster, chunks, volumes, log, g)
 			}
 			return work(ctx, log, o.keeper, open)
 		},

@@ -1,0 +1,66 @@
+//go:build invariants
+
+package cache
+
+import "fmt"
+
+// checkLocked panics when the table is not as its invariants say. Large tables
+// are looked at now and then only.
+func (s *slab) checkLocked() {
+	if s.mu.inserts++; len(s.mu.t.entries) > 4096 && s.mu.inserts%1024 != 0 {
+		return
+	}
+	if err := s.mu.t.check(); err != nil {
+		panic("cache: " + err.Error())
+	}
+	if s.mu.t.pages > s.limit {
+		panic(fmt.Sprintf("cache: %d pages of %d", s.mu.t.pages, s.limit))
+	}
+}
+
+func (t *table) check() error {
+	seen := make([]place, len(t.entries))
+	keys := map[key]bool{}
+	for _, q := range []struct {
+		*queue
+		place place
+	}{{&t.small, inSmall}, {&t.main, inMain}} {
+		count, pages, prev := 0, int64(0), none
+		for s := q.head; s != none; prev, s = s, t.entries[s].next {
+			e := &t.entries[s]
+			if e.place != q.place || e.prev != prev || seen[s] != unused || keys[e.key] || t.find(&e.key) != s {
+				return fmt.Errorf("slot %d: %+v in queue %d", s, e, q.place)
+			}
+			seen[s], keys[e.key] = q.place, true
+			count++
+			pages += int64(e.pages)
+		}
+		if q.tail != prev || q.count != count || q.pages != pages {
+			return fmt.Errorf("queue %d: %+v, but %d slots with %d pages up to %d", q.place, q.queue, count, pages, prev)
+		}
+	}
+	for _, l := range []struct {
+		head  uint32
+		place place
+	}{{t.dirty, dirty}, {t.unused, unused}} {
+		for s := l.head; s != none; s = t.entries[s].next {
+			e := &t.entries[s]
+			if e.place != l.place || seen[s] != unused || (e.pages > 0) != (l.place == dirty) || e.pins > 0 {
+				return fmt.Errorf("slot %d: %+v in free list %d", s, e, l.place)
+			}
+			seen[s] = busy
+		}
+	}
+	sum := int64(0)
+	for s := range t.entries {
+		e := &t.entries[s]
+		sum += int64(e.pages)
+		if seen[s] == unused && (e.place == inSmall || e.place == inMain || e.place == dirty) {
+			return fmt.Errorf("slot %d: %+v is in no list", s, e)
+		}
+	}
+	if sum != t.pages {
+		return fmt.Errorf("%d pages, but %d are counted", sum, t.pages)
+	}
+	return nil
+}
