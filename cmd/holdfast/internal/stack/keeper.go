@@ -131,7 +131,7 @@ func (d *detached) throughSudo(ctx context.Context, ask bool) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("the keeper, which mounts, needs root, and sudo lets you not run `%s keeper` without a password: use a terminal, or allow it in sudoers", program)
+	return fmt.Errorf("the keeper, which mounts, needs root, and sudo does not let you run `%s keeper` without a password: use a terminal, or allow it in sudoers", program)
 }
 
 // stopKeeper asks the keeper to end. Without one there is nothing to do.
