@@ -50,6 +50,11 @@ type role struct {
 	// Wait is the keeper's MounterWait.
 	Wait time.Duration `json:"wait,omitempty"`
 
+	// NoSlots makes a mounter read requests into memory of its own.
+	NoSlots bool `json:"noSlots,omitempty"`
+	// Replayed is the file in which a mounter counts.
+	Replayed string `json:"replayed,omitempty"`
+
 	// Target is what a caller mounts.
 	Target string `json:"target,omitempty"`
 }
@@ -102,7 +107,7 @@ func beMounter(r role, log *slog.Logger) error {
 			return fmt.Errorf("the mounter is privileged: no %q", want)
 		}
 	}
-	h := &handler{log: log, sessions: make(map[string]*session.Session)}
+	h := &handler{role: r, log: log, pools: session.NewPools(session.SlotOptions{}), sessions: make(map[string]*session.Session)}
 	return keeper.Attach(context.Background(), keeper.MounterSocket(r.RunDir), h, keeper.AttachOptions{Log: log, Backoff: 50 * time.Millisecond})
 }
 
@@ -129,7 +134,9 @@ type config struct {
 
 // handler serves trees.
 type handler struct {
+	role     role
 	log      *slog.Logger
+	pools    *session.Pools
 	mu       sync.Mutex
 	sessions map[string]*session.Session
 }
@@ -148,17 +155,22 @@ func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 	if c.Uncached {
 		tree.Timeout = time.Nanosecond
 	}
-	s, err := session.New(tree, g.FD, g.Init, session.Options{Log: h.log, InitReply: g.InitReply})
+	o := session.Options{Log: h.log, InitReply: g.InitReply, Name: g.Serial, Resend: g.Resend, Replayed: h.replayed}
+	if !h.role.NoSlots {
+		slots, err := h.pools.Open(g.Slots)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", keeper.ErrSlots, err)
+		}
+		o.Slots = slots
+	}
+	s, err := session.New(tree, g.FD, g.Init, o)
 	if err != nil {
 		return nil, err
 	}
 	if g.InitReply == nil {
-		err = s.Accept()
-	} else if err = s.Resend(); storage.Is(err, storage.Unsupported) {
-		err = nil
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		if err := s.Accept(); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	h.mu.Lock()
 	h.sessions[g.ID] = s
@@ -178,7 +190,17 @@ func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 	return s.InitReply(), nil
 }
 
-func (h *handler) End(_ context.Context, id string) error {
+// replayed counts in a file, a byte for each: the next kill may come at once.
+func (h *handler) replayed(opcode uint32) {
+	if f, err := os.OpenFile(h.role.Replayed, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		_, _ = f.Write([]byte{byte(opcode)})
+		_ = f.Close()
+	}
+}
+
+func (h *handler) End(_ context.Context, id, serial string) error {
+	h.pools.Forget(serial)
+
 	h.mu.Lock()
 	s := h.sessions[id]
 	delete(h.sessions, id)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -21,29 +22,42 @@ const (
 	ioctlSizeAt = inHeaderSize + 28
 )
 
-// serve answers one request.
-func (s *Session) serve(in []byte) {
+// serve answers one request, and reports whether a successor has nothing more to
+// do with it. again tells the file system that it may have run before: the
+// unique that it sees has uniqueAgain set, the request in its slot, and the
+// answer, keep the kernel's.
+func (s *Session) serve(in []byte, again bool) (answered bool) {
 	op := native.Uint32(in[opcodeAt:])
+	unique := native.Uint64(in[uniqueAt:])
 	out := s.heap.take(answerSize(op, in))
 	defer s.heap.give(out)
-	n, status := s.server.HandleRequest([][]byte{in}, [][]byte{*out})
+	parts := [][]byte{in}
+	if again {
+		head := slices.Clone(in[:inHeaderSize])
+		native.PutUint64(head[uniqueAt:], unique|uniqueAgain)
+		parts = [][]byte{head, in[inHeaderSize:]}
+	}
+	n, status := s.server.HandleRequest(parts, [][]byte{*out})
 	if n == 0 {
 		switch op {
-		case opForget, opBatchForget, opInterrupt, opNotifyReply:
-			return // no answer is wanted
+		case opForget, opBatchForget, opNotifyReply:
+			return true // no answer is wanted
 		}
 		// go-fuse could not make an answer. Without one the application would
 		// hang.
 		s.log.Error("a request could not be answered", "op", op, "err", status)
 		n = refuse(*out, in, fuse.EIO)
 	}
+	native.PutUint64((*out)[uniqueAt:], unique)
 	s.mu.Lock()
 	abandoned := s.mu.abandoned
 	s.mu.Unlock()
 	if abandoned {
-		return
+		return false
 	}
+	s.at("answer")
 	s.send(op, (*out)[:n])
+	return true
 }
 
 // send writes an answer. ENOENT: nobody waits for it any more. ENODEV, EPERM: the

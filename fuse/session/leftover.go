@@ -1,0 +1,176 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// This file answers what a predecessor had read and not answered. It stands in
+// the slots, and it is answered before anything new is read, so that a file
+// system sees what may have run before what came later.
+//
+// A predecessor may have been killed between an answer and the freeing of its
+// slot. The application has gone on since, and to run such a request again would
+// undo what it did: a truncate would cut off what was written behind it. So the
+// kernel is asked first whether it still waits. A process may also have been
+// killed while it moved a request between slots: then it stands in two, and is
+// run once.
+//
+// Asking to have everything sent again (FUSE_NOTIFY_RESEND) was the alternative.
+// It needs 6.9 and brings no FORGET. It is done only for what no slot of ours
+// holds, and only when the slots are empty: a request that is sent again takes
+// another unique, so the answer of a handler at work would be refused and the
+// request run twice.
+
+// uniqueAgain is the bit of a unique that says that the request may have run
+// before (FUSE_UNIQUE_RESEND). The kernel sets it in what it sends again, we in
+// what a predecessor left.
+const uniqueAgain = 1 << 63
+
+// inherit answers what was left.
+func (s *Session) inherit(ctx context.Context) error {
+	left := s.slots.claim(s.key)
+	damaged := false
+	seen := make(map[uint64]bool)
+	var interrupts []slot
+	for _, sl := range left {
+		n := sl.length()
+		if n < inHeaderSize || n > len(sl.mem) {
+			s.log.Error("a request's slot is damaged", "length", n)
+			damaged = true
+			s.slots.give(sl)
+			continue
+		}
+		unique := sl.unique()
+		switch op := sl.opcode(); {
+		case seen[unique]:
+			s.slots.give(sl)
+			continue
+		case op == opInterrupt:
+			interrupts = append(interrupts, sl)
+		case op == opForget, op == opBatchForget, op == opNotifyReply:
+			s.again(op)
+			s.forget(sl, n)
+			s.slots.give(sl)
+		case !s.awaited(unique):
+			s.slots.give(sl)
+		default:
+			s.again(op)
+			s.start(sl, n, true)
+		}
+		seen[unique] = true
+	}
+	s.await(ctx, interrupts)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if !s.resend && !damaged {
+		return nil
+	}
+	err := s.askAgain()
+	switch {
+	case storage.Is(err, storage.Unsupported):
+		s.log.Warn("requests that the last process had read are lost: the kernel is older than 6.9", "err", err)
+		return nil
+	case storage.Is(err, storage.Unavailable):
+		return nil // the reader hears of the end
+	}
+	return err
+}
+
+func (s *Session) again(op uint32) {
+	if s.replayed != nil {
+		s.replayed(op)
+	}
+}
+
+// await returns when what was started is answered, or when ctx ends. Interrupts
+// are repeated until then: a handler that has just begun may not hear the first.
+func (s *Session) await(ctx context.Context, interrupts []slot) {
+	defer func() {
+		for _, sl := range interrupts {
+			if ctx.Err() != nil {
+				s.slots.leave(sl)
+			} else {
+				s.slots.give(sl)
+			}
+		}
+	}()
+	idle := s.idle()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for _, sl := range interrupts {
+			s.interrupt(sl.request(sl.length()), false)
+		}
+		select {
+		case <-idle:
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// awaited asks the kernel whether it waits for the answer to a request. There is
+// no question for that; but an answer to the request's INTERRUPT, which differs
+// by the lowest bit of the unique, is refused with ENOENT when the request is
+// not there, and one without an error does nothing else.
+func (s *Session) awaited(unique uint64) bool {
+	var m [outHeaderSize]byte
+	native.PutUint32(m[:], outHeaderSize)
+	native.PutUint64(m[8:], unique|1)
+	for {
+		_, err := unix.Write(s.fd, m[:])
+		if !errors.Is(err, unix.EINTR) {
+			return !errors.Is(err, unix.ENOENT)
+		}
+	}
+}
+
+// interrupt tells go-fuse that a request is no longer wanted. That one may be
+// known there as one that is run again. With requeue the kernel is asked to say
+// it once more when the request was not found: its handler has just begun.
+func (s *Session) interrupt(in []byte, requeue bool) {
+	var m [inHeaderSize + 8]byte
+	if copy(m[:], in) < len(m) {
+		return
+	}
+	target := native.Uint64(m[inHeaderSize:])
+	s.mu.Lock()
+	_, known := s.mu.inflight[target]
+	_, again := s.mu.inflight[target|uniqueAgain]
+	s.mu.Unlock()
+	if !known && again {
+		native.PutUint64(m[inHeaderSize:], target|uniqueAgain)
+	}
+	var out [outHeaderSize]byte
+	n, _ := s.server.HandleRequest([][]byte{m[:]}, [][]byte{out[:]})
+	if n > 0 && requeue {
+		s.send(opInterrupt, out[:n])
+	}
+}
+
+// forget runs a request that wants no answer. It is out of its slot before it
+// runs: a FORGET that is lost leaves a node known for too long, one that is run
+// twice takes a node away that is in use.
+func (s *Session) forget(sl slot, n int) {
+	in := slices.Clone(sl.request(n))
+	sl.setLength(0)
+	s.at("forget")
+	s.serve(in, false)
+}
+
+// at is where a test may kill.
+func (s *Session) at(point string) {
+	if s.fault != nil {
+		s.fault(point)
+	}
+}
