@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
@@ -52,6 +53,10 @@ type role struct {
 
 	// NoSlots makes a mounter read requests into memory of its own.
 	NoSlots bool `json:"noSlots,omitempty"`
+	// NoResend keeps a mounter from having anything sent again.
+	NoResend bool `json:"noResend,omitempty"`
+	// Files is sessiontest.Tree's Dir.
+	Files string `json:"files,omitempty"`
 	// Replayed is the file in which a mounter counts.
 	Replayed string `json:"replayed,omitempty"`
 
@@ -128,8 +133,10 @@ type config struct {
 	Fail bool `json:"fail,omitempty"`
 	// Uncached makes the kernel ask for everything each time.
 	Uncached bool `json:"uncached,omitempty"`
-	// Notify invalidates the data of file 0 all the time.
+	// Notify invalidates the data of files 0 and f1 all the time.
 	Notify bool `json:"notify,omitempty"`
+	// Slow is what a read of file 1 takes.
+	Slow time.Duration `json:"slow,omitempty"`
 }
 
 // handler serves trees.
@@ -155,7 +162,14 @@ func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 	if c.Uncached {
 		tree.Timeout = time.Nanosecond
 	}
-	o := session.Options{Log: h.log, InitReply: g.InitReply, Name: g.Serial, Resend: g.Resend, Replayed: h.replayed}
+	tree.Dir = h.role.Files
+	tree.OnRead = func(_ <-chan struct{}, node uint64) fuse.Status {
+		if node == sessiontest.Node(1) {
+			sleep(c.Slow)
+		}
+		return fuse.OK
+	}
+	o := session.Options{Log: h.log, InitReply: g.InitReply, Name: g.Serial, Resend: g.Resend && !h.role.NoResend, Replayed: h.replayed}
 	if !h.role.NoSlots {
 		slots, err := h.pools.Open(g.Slots)
 		if err != nil {
@@ -182,8 +196,8 @@ func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 	}()
 	if c.Notify {
 		go func() {
-			for s.Notifier().InvalInode(sessiontest.Node(0), 0, 0) == nil {
-				time.Sleep(100 * time.Microsecond) //nolint:forbidigo // a load, not a wait
+			for s.Notifier().InvalInode(sessiontest.Node(0), 0, 0) == nil && s.Notifier().InvalInode(sessiontest.MadeNode(1), 0, 0) == nil {
+				sleep(100 * time.Microsecond)
 			}
 		}()
 	}

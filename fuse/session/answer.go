@@ -55,7 +55,7 @@ func (s *Session) serve(in []byte, again bool) (answered bool) {
 	if abandoned {
 		return false
 	}
-	s.at("answer")
+	s.at("answer", op)
 	s.send(op, (*out)[:n])
 	return true
 }

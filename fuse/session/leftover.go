@@ -164,13 +164,13 @@ func (s *Session) interrupt(in []byte, requeue bool) {
 func (s *Session) forget(sl slot, n int) {
 	in := slices.Clone(sl.request(n))
 	sl.setLength(0)
-	s.at("forget")
+	s.at("forget", native.Uint32(in[opcodeAt:]))
 	s.serve(in, false)
 }
 
 // at is where a test may kill.
-func (s *Session) at(point string) {
+func (s *Session) at(point string, opcode uint32) {
 	if s.fault != nil {
-		s.fault(point)
+		s.fault(point, opcode)
 	}
 }

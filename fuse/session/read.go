@@ -57,8 +57,9 @@ func (s *Session) read(ctx context.Context) error {
 		default:
 			return fmt.Errorf("read a request: %w", err)
 		}
-		s.at("read")
-		switch s.spare.opcode() {
+		op := s.spare.opcode()
+		s.at("read", op)
+		switch op {
 		case opForget, opBatchForget, opNotifyReply:
 			// In order and at once: raw.Forget waits for nothing.
 			s.forget(s.spare, n)
@@ -139,7 +140,7 @@ func (s *Session) move(n int) (slot, error) {
 		if ok {
 			copy(sl.mem[4:n], s.spare.mem[4:n])
 			sl.setLength(n)
-			s.at("moved")
+			s.at("moved", sl.opcode())
 			s.spare.setLength(0)
 			return sl, nil
 		}
@@ -150,7 +151,7 @@ func (s *Session) move(n int) (slot, error) {
 // start runs a handler for the request of n bytes in a slot, which is its own from
 // now on. again: a predecessor may have run it.
 func (s *Session) start(sl slot, n int, again bool) {
-	unique := sl.unique()
+	op, unique := sl.opcode(), sl.unique()
 	if again {
 		unique |= uniqueAgain
 	}
@@ -158,9 +159,9 @@ func (s *Session) start(sl slot, n int, again bool) {
 	s.mu.inflight[unique] = struct{}{}
 	s.mu.Unlock()
 	s.handlers.Go(func() {
-		s.at("handle")
+		s.at("handle", op)
 		answered := s.serve(sl.request(n), again)
-		s.at("answered")
+		s.at("answered", op)
 		s.mu.Lock()
 		delete(s.mu.inflight, unique)
 		s.mu.Unlock()

@@ -56,7 +56,7 @@ type Session struct {
 	log      *slog.Logger
 	slots    *Slots
 	replayed func(opcode uint32)
-	fault    func(point string) // of tests
+	fault    func(point string, opcode uint32) // of tests
 
 	// Fixed after New.
 	fd        int
