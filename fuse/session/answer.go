@@ -27,6 +27,9 @@ const (
 // unique that it sees has uniqueAgain set, the request in its slot, and the
 // answer, keep the kernel's.
 func (s *Session) serve(in []byte, again bool) (answered bool) {
+	if s.abandoned() {
+		return false
+	}
 	op := native.Uint32(in[opcodeAt:])
 	unique := native.Uint64(in[uniqueAt:])
 	out := s.heap.take(answerSize(op, in))
@@ -49,10 +52,7 @@ func (s *Session) serve(in []byte, again bool) (answered bool) {
 		n = refuse(*out, in, fuse.EIO)
 	}
 	native.PutUint64((*out)[uniqueAt:], unique)
-	s.mu.Lock()
-	abandoned := s.mu.abandoned
-	s.mu.Unlock()
-	if abandoned {
+	if s.abandoned() {
 		return false
 	}
 	s.at("answer", op)
@@ -109,23 +109,4 @@ func answerSize(op uint32, in []byte) int {
 		return smallAnswer
 	}
 	return max(smallAnswer, outHeaderSize+512+int(native.Uint32(in[at:])))
-}
-
-// cancelAll tells go-fuse that every request in flight was interrupted. Its own
-// way of doing so is not exported.
-func (s *Session) cancelAll() {
-	s.mu.Lock()
-	uniques := make([]uint64, 0, len(s.mu.inflight))
-	for u := range s.mu.inflight {
-		uniques = append(uniques, u)
-	}
-	s.mu.Unlock()
-	var in [inHeaderSize + 8]byte
-	var out [outHeaderSize]byte
-	for _, u := range uniques {
-		native.PutUint32(in[0:], uint32(len(in)))
-		native.PutUint32(in[opcodeAt:], opInterrupt)
-		native.PutUint64(in[inHeaderSize:], u)
-		s.server.HandleRequest([][]byte{in[:]}, [][]byte{out[:]})
-	}
 }

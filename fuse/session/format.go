@@ -175,6 +175,8 @@ type slot struct {
 	index, class int
 	mem          []byte // all of it
 	key          *uint64
+	// cold: its memory may not be mapped here, though it has some.
+	cold bool
 }
 
 func (sl slot) word() *uint32        { return (*uint32)(unsafe.Pointer(&sl.mem[0])) }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"time"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -12,8 +12,9 @@ import (
 )
 
 // This file answers what a predecessor had read and not answered. It stands in
-// the slots, and it is answered before anything new is read, so that a file
-// system sees what may have run before what came later.
+// the slots, and it is answered before a handler of anything new begins, so that a
+// file system sees what may have run before what came later. New requests are
+// read meanwhile, or nobody could interrupt what hangs.
 //
 // A predecessor may have been killed between an answer and the freeing of its
 // slot. The application has gone on since, and to run such a request again would
@@ -33,13 +34,14 @@ import (
 // what a predecessor left.
 const uniqueAgain = 1 << 63
 
-// inherit answers what was left.
+// inherit answers what was left. It returns while that goes on; s.gate is closed
+// at its end.
 func (s *Session) inherit(ctx context.Context) error {
-	left := s.slots.claim(s.key)
+	var running sync.WaitGroup
 	damaged := false
 	seen := make(map[uint64]bool)
 	var interrupts []slot
-	for _, sl := range left {
+	for _, sl := range s.slots.claim(s.key) {
 		n := sl.length()
 		if n < inHeaderSize || n > len(sl.mem) {
 			s.log.Error("a request's slot is damaged", "length", n)
@@ -62,16 +64,25 @@ func (s *Session) inherit(ctx context.Context) error {
 			s.slots.give(sl)
 		default:
 			s.again(op)
-			s.start(sl, n, true)
+			running.Add(1)
+			s.start(sl, n, &running)
 		}
 		seen[unique] = true
 	}
-	s.await(ctx, interrupts)
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	for _, sl := range interrupts {
+		s.interrupt(sl)
 	}
+	s.handlers.Go(func() {
+		running.Wait()
+		close(s.gate)
+	})
 	if !s.resend && !damaged {
 		return nil
+	}
+	select {
+	case <-s.gate:
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 	err := s.askAgain()
 	switch {
@@ -90,35 +101,6 @@ func (s *Session) again(op uint32) {
 	}
 }
 
-// await returns when what was started is answered, or when ctx ends. Interrupts
-// are repeated until then: a handler that has just begun may not hear the first.
-func (s *Session) await(ctx context.Context, interrupts []slot) {
-	defer func() {
-		for _, sl := range interrupts {
-			if ctx.Err() != nil {
-				s.slots.leave(sl)
-			} else {
-				s.slots.give(sl)
-			}
-		}
-	}()
-	idle := s.idle()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		for _, sl := range interrupts {
-			s.interrupt(sl.request(sl.length()), false)
-		}
-		select {
-		case <-idle:
-			return
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
 // awaited asks the kernel whether it waits for the answer to a request. There is
 // no question for that; but an answer to the request's INTERRUPT, which differs
 // by the lowest bit of the unique, is refused with ENOENT when the request is
@@ -132,29 +114,6 @@ func (s *Session) awaited(unique uint64) bool {
 		if !errors.Is(err, unix.EINTR) {
 			return !errors.Is(err, unix.ENOENT)
 		}
-	}
-}
-
-// interrupt tells go-fuse that a request is no longer wanted. That one may be
-// known there as one that is run again. With requeue the kernel is asked to say
-// it once more when the request was not found: its handler has just begun.
-func (s *Session) interrupt(in []byte, requeue bool) {
-	var m [inHeaderSize + 8]byte
-	if copy(m[:], in) < len(m) {
-		return
-	}
-	target := native.Uint64(m[inHeaderSize:])
-	s.mu.Lock()
-	_, known := s.mu.inflight[target]
-	_, again := s.mu.inflight[target|uniqueAgain]
-	s.mu.Unlock()
-	if !known && again {
-		native.PutUint64(m[inHeaderSize:], target|uniqueAgain)
-	}
-	var out [outHeaderSize]byte
-	n, _ := s.server.HandleRequest([][]byte{m[:]}, [][]byte{out[:]})
-	if n > 0 && requeue {
-		s.send(opInterrupt, out[:n])
 	}
 }
 

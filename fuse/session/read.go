@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,26 +65,29 @@ func (s *Session) read(ctx context.Context) error {
 			// In order and at once: raw.Forget waits for nothing.
 			s.forget(s.spare, n)
 			continue
-		case opInterrupt:
-			s.interrupt(s.spare.request(n), true)
-			s.spare.setLength(0)
-			continue
 		}
 		sl, err := s.move(n)
 		if err != nil {
 			s.log.Debug("a small request stays in a large slot", "err", err)
 		}
-		if !sl.none() {
-			s.start(sl, n, false)
+		moved := !sl.none()
+		if !moved {
+			sl, s.spare = s.spare, slot{}
+		}
+		switch {
+		case op == opInterrupt && n >= inHeaderSize+8:
+			s.interrupt(sl)
+			continue
+		case moved:
+			s.start(sl, n, nil)
 			continue
 		}
-		sl, s.spare = s.spare, slot{}
 		if err := s.takeRoom(ctx); err != nil {
 			// The request stays unanswered, for a successor.
 			s.slots.leave(sl)
 			return err
 		}
-		s.start(sl, n, false)
+		s.start(sl, n, nil)
 	}
 	return context.Cause(ctx)
 }
@@ -129,7 +133,7 @@ func (s *Session) putSpare() {
 // none when there is none. At each moment a successor finds it in one of them,
 // or in both.
 func (s *Session) move(n int) (slot, error) {
-	for class := small; class < large; class++ {
+	for class := range large {
 		if n > s.slots.geo[class].bytes {
 			continue
 		}
@@ -149,28 +153,39 @@ func (s *Session) move(n int) (slot, error) {
 }
 
 // start runs a handler for the request of n bytes in a slot, which is its own from
-// now on. again: a predecessor may have run it.
-func (s *Session) start(sl slot, n int, again bool) {
+// now on. What a predecessor left, and may have run, is one of a group; everything
+// else waits until the group is done.
+func (s *Session) start(sl slot, n int, group *sync.WaitGroup) {
 	op, unique := sl.opcode(), sl.unique()
-	if again {
+	if group != nil {
 		unique |= uniqueAgain
 	}
+	f := &flight{}
 	s.mu.Lock()
-	s.mu.inflight[unique] = struct{}{}
+	s.mu.inflight[unique] = f
 	s.mu.Unlock()
 	s.handlers.Go(func() {
+		if group != nil {
+			defer group.Done()
+		} else {
+			<-s.gate
+		}
 		s.at("handle", op)
-		answered := s.serve(sl.request(n), again)
+		answered := s.serve(sl.request(n), group != nil)
 		s.at("answered", op)
+		done := s.slots.give
+		if !answered {
+			done = s.slots.leave
+		}
+		done(sl)
 		s.mu.Lock()
+		f.over = true
 		delete(s.mu.inflight, unique)
 		s.mu.Unlock()
-		if answered {
-			s.slots.give(sl)
-		} else {
-			s.slots.leave(sl)
+		for _, sl := range f.interrupts {
+			done(sl)
 		}
-		if sl.class == large && !again {
+		if sl.class == large && group == nil {
 			s.leaveRoom()
 		}
 	})

@@ -75,13 +75,14 @@ type Session struct {
 	handlers sync.WaitGroup
 	running  chan struct{} // closed when Run has returned
 	stopped  chan struct{} // closed by Close
+	gate     chan struct{} // closed when what a predecessor left is answered
 
 	mu struct {
 		sync.Mutex
 		started, closed bool
 		// abandoned: answers are no longer written; a successor will.
 		abandoned bool
-		inflight  map[uint64]struct{} // uniques
+		inflight  map[uint64]*flight // by the unique that go-fuse knows
 	}
 }
 
@@ -129,7 +130,8 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 	}
 	s.share = make(chan struct{}, max(1, cap(s.slots.room)/2))
 	s.stopped = make(chan struct{})
-	s.mu.inflight = make(map[uint64]struct{})
+	s.gate = make(chan struct{})
+	s.mu.inflight = make(map[uint64]*flight)
 	s.notifier = newNotifier(s)
 	return s, nil
 }
@@ -271,6 +273,12 @@ func (s *Session) abandon() {
 		case <-tick.C: // one may have been between its start and go-fuse's list
 		}
 	}
+}
+
+func (s *Session) abandoned() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.abandoned
 }
 
 // idle returns a channel that is closed when no handler runs. No new ones start

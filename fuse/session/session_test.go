@@ -40,8 +40,15 @@ func TestMain(m *testing.M) {
 		fmt.Println("read", err)
 		os.Exit(0)
 	}
+	if value := os.Getenv(serverEnv); value != "" {
+		fmt.Fprintln(os.Stderr, beServer(value))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
+
+// noContext is for a process that is killed.
+func noContext() context.Context { return context.Background() }
 
 // mounted is a mount of the kernel's with nobody serving it.
 type mounted struct {
@@ -276,6 +283,7 @@ func TestSlowHandlersStarveNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = slots.Close() })
 	m.serve(t, tree, session.Options{Slots: slots})
 
 	const writers = 40 // half of the pool, all that one session may hold

@@ -232,7 +232,7 @@ func (p *Slots) takeLarge(ctx context.Context, key uint64) (slot, error) {
 func (p *Slots) give(sl slot) {
 	sl.setLength(0)
 	p.mu.Lock()
-	if len(p.mu.idle[sl.class]) < idleSlots[sl.class] {
+	if !sl.cold && len(p.mu.idle[sl.class]) < idleSlots[sl.class] {
 		p.mu.idle[sl.class] = append(p.mu.idle[sl.class], sl.index)
 		p.mu.Unlock()
 	} else {
@@ -263,7 +263,9 @@ func (p *Slots) claim(key uint64) []slot {
 	p.mu.Unlock()
 	all := make([]slot, 0, len(indices))
 	for _, i := range indices {
-		all = append(all, p.slot(i))
+		sl := p.slot(i)
+		sl.cold = true // another process has touched it
+		all = append(all, sl)
 	}
 	slices.SortStableFunc(all, func(a, b slot) int {
 		switch x, y := a.unique()&^uniqueAgain, b.unique()&^uniqueAgain; {
