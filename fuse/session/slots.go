@@ -20,9 +20,9 @@ import (
 // volumes a hundred times a megabyte before it does anything. A session that
 // waits holds no slot.
 //
-// The risk accepted: nothing pins the pages. When one was swapped out and the
-// kernel is killed while it fetches it back, that request ends with EIO, as it
-// does in any FUSE server.
+// The risk accepted: nothing pins the pages. When one was swapped out, and the
+// process is killed while the kernel fetches it back, that request ends with EIO,
+// as it does in any FUSE server.
 
 const (
 	// DefaultLarge is how many large writes may be in handlers: twice
@@ -228,7 +228,8 @@ func (p *Slots) takeLarge(ctx context.Context, key uint64) (slot, error) {
 }
 
 // give frees a slot: its request was answered, or wants no answer. From the first
-// store on a successor does not see it.
+// store on a successor does not see it. A cold one is not idle: the next read into
+// it would meet pages that are not mapped, and a SIGKILL there is an EIO.
 func (p *Slots) give(sl slot) {
 	sl.setLength(0)
 	p.mu.Lock()

@@ -334,3 +334,39 @@ func TestInterruptOfWhatWasLeft(t *testing.T) {
 		t.Errorf("%d handlers were interrupted", interrupted.Load())
 	}
 }
+
+// What was left by another process is not mapped in this one; nobody is to read
+// into it as it is.
+func TestWhatWasLeftIsCold(t *testing.T) {
+	f := newMemfd(t)
+	open := func() *session.Slots {
+		t.Helper()
+		p, err := session.OpenSlots(int(f.Fd()), session.SlotOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	first := open()
+	if err := first.Leave("vol", 500<<10); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	second := open()
+	second.Forget("other")
+	if n := second.Left("vol"); n != 1 {
+		t.Errorf("%d requests were left", n)
+	}
+	second.Forget("vol")
+	if n := second.Left("vol"); n != 0 {
+		t.Errorf("%d requests are left of a session that has ended", n)
+	}
+	if n := second.Idle(); n != 0 {
+		t.Errorf("%d slots are taken for mapped", n)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
