@@ -33,7 +33,7 @@
 //     may have run in part, and more than once. What has not run may have the
 //     bit, too.
 //   - No handler of a new request begins before those of the predecessor's have
-//     answered; these run side by side, as they did.
+//     answered, but for FORGET; these run side by side, as they did.
 //   - A FORGET comes once, with its count. It is lost, and its node is known for
 //     too long, when the process dies within raw.Forget, or where requests have
 //     to be sent again because the slots were missing or damaged.

@@ -104,7 +104,7 @@ func (s *Session) again(op uint32) {
 // awaited asks the kernel whether it waits for the answer to a request. There is
 // no question for that; but an answer to the request's INTERRUPT, which differs
 // by the lowest bit of the unique, is refused with ENOENT when the request is
-// not there, and one without an error does nothing else.
+// not there, and one without an error does nothing else (since 4.20).
 func (s *Session) awaited(unique uint64) bool {
 	var m [outHeaderSize]byte
 	native.PutUint32(m[:], outHeaderSize)
