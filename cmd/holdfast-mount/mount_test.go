@@ -264,6 +264,14 @@ func TestCommands(t *testing.T) {
 		})
 	}
 
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.worker(parent)))
+	must(t, err)
+	for line := range strings.Lines(string(status)) {
+		if strings.HasPrefix(line, "VmRSS") || strings.HasPrefix(line, "RssShmem") {
+			t.Log("an idle worker with one volume: ", strings.TrimSpace(line))
+		}
+	}
+
 	// A second parent has no business here.
 	second := r.serve()
 	second.wait(t)

@@ -115,7 +115,7 @@ func followParent(alone context.CancelCauseFunc) {
 func work(ctx context.Context, log *slog.Logger, socket string, open factory) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	s := &server{open: open, log: log, buffers: session.NewBuffers(0), life: ctx, fail: fail}
+	s := &server{open: open, log: log, pools: session.NewPools(session.SlotOptions{}), life: ctx, fail: fail}
 	s.mu.sessions = make(map[string]*serving)
 	// It returns the cause: what fail was called with, or that ctx has ended.
 	err := keeper.Attach(ctx, socket, s, keeper.AttachOptions{Log: log, Backoff: attachBackoff})
@@ -128,11 +128,11 @@ func work(ctx context.Context, log *slog.Logger, socket string, open factory) er
 
 // server serves the sessions of this process. It implements keeper.Handler.
 type server struct {
-	open    factory
-	log     *slog.Logger
-	buffers *session.Buffers
-	life    context.Context
-	fail    context.CancelCauseFunc
+	open  factory
+	log   *slog.Logger
+	pools *session.Pools
+	life  context.Context
+	fail  context.CancelCauseFunc
 
 	mu struct {
 		sync.Mutex
@@ -145,8 +145,12 @@ var _ keeper.Handler = (*server)(nil)
 // serving is one session with its file system.
 type serving struct {
 	session *session.Session
+	slots   *session.Slots
 	fs      fileSystem
 	done    chan struct{} // closed when Run has returned
+
+	once     sync.Once // for slots
+	released error
 }
 
 // Serve implements keeper.Handler.
@@ -156,32 +160,42 @@ func (s *server) Serve(ctx context.Context, g keeper.Grant) (reply []byte, err e
 		return nil, err
 	}
 	log := s.log.With("volume", g.ID)
-	sess, err := session.New(fs, g.FD, g.Init, session.Options{Log: log, InitReply: g.InitReply, Buffers: s.buffers})
+	slots, err := s.slots(g)
 	if err != nil {
 		return nil, errors.Join(err, fs.Close(ctx))
 	}
-	begin := sess.Accept
-	if g.InitReply != nil {
-		begin = func() error {
-			err := sess.Resend()
-			if storage.Is(err, storage.Unsupported) {
-				log.Warn("requests that the last worker had read are lost: the kernel is older than 6.9", "err", err)
-				return nil
-			}
-			return err
+	sess, err := session.New(fs, g.FD, g.Init, session.Options{
+		Log: log, InitReply: g.InitReply, Slots: slots, Name: g.Serial, Resend: g.Resend,
+	})
+	if err != nil {
+		return nil, errors.Join(err, slots.Close(), fs.Close(ctx))
+	}
+	if g.InitReply == nil {
+		if err := sess.Accept(); err != nil {
+			return nil, errors.Join(err, sess.Close(), slots.Close(), fs.Close(ctx))
 		}
 	}
-	if err := begin(); err != nil {
-		return nil, errors.Join(err, sess.Close(), fs.Close(ctx))
-	}
 	fs.Start(sess.Notifier())
-	sv := &serving{session: sess, fs: fs, done: make(chan struct{})}
+	sv := &serving{session: sess, slots: slots, fs: fs, done: make(chan struct{})}
 	s.mu.Lock()
 	s.mu.sessions[g.ID] = sv
 	s.mu.Unlock()
 	go s.run(sv, g, log)
 	log.Info("serving", "path", g.Target)
 	return sess.InitReply(), nil
+}
+
+// slots maps the memory that the keeper has granted. A keeper without any is of an
+// older version: then the requests are safe in this process only.
+func (s *server) slots(g keeper.Grant) (*session.Slots, error) {
+	if g.Slots < 0 {
+		return session.NewSlots(session.SlotOptions{})
+	}
+	slots, err := s.pools.Open(g.Slots)
+	if storage.Is(err, storage.Unsupported) || storage.Is(err, storage.Corrupt) {
+		return nil, fmt.Errorf("%w: %w", keeper.ErrSlots, err)
+	}
+	return slots, err
 }
 
 func (s *server) run(sv *serving, g keeper.Grant, log *slog.Logger) {
@@ -199,11 +213,12 @@ func (s *server) run(sv *serving, g keeper.Grant, log *slog.Logger) {
 
 // End implements keeper.Handler. When the file system cannot be closed, the
 // session stays, and the keeper asks again.
-func (s *server) End(ctx context.Context, id string) error {
+func (s *server) End(ctx context.Context, id, serial string) error {
 	s.mu.Lock()
 	sv := s.mu.sessions[id]
 	s.mu.Unlock()
 	if sv == nil {
+		s.pools.Forget(serial)
 		return nil
 	}
 	if err := sv.end(ctx); err != nil {
@@ -223,6 +238,10 @@ func (sv *serving) end(ctx context.Context) error {
 		return err
 	}
 	<-sv.done
+	sv.once.Do(func() { sv.released = sv.slots.Close() })
+	if sv.released != nil {
+		return sv.released
+	}
 	if err := sv.fs.Close(ctx); err != nil {
 		return fmt.Errorf("close the file system: %w", err)
 	}

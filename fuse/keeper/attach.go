@@ -28,6 +28,13 @@ type Grant struct {
 	// Init is the kernel's INIT request. InitReply is the answer that it got, nil
 	// on the first serve: then the handler writes one.
 	Init, InitReply []byte
+	// Serial names the session, and no other one that has or had its id.
+	Serial string
+	// Slots is the memfd that requests are to be read into, empty at first, valid
+	// as long as FD. It is -1 when the keeper has none to give.
+	Slots int
+	// Resend: a predecessor may have read requests that do not stand in Slots.
+	Resend bool
 	// Ended tells the keeper that the session has ended in the kernel, for ever.
 	// To be called when serving came to its end by itself, not from End.
 	Ended func()
@@ -42,7 +49,7 @@ type Handler interface {
 	Serve(ctx context.Context, g Grant) (initReply []byte, err error)
 	// End closes a session: it returns when all that was acknowledged is safe.
 	// A session that is not known is fine.
-	End(ctx context.Context, id string) error
+	End(ctx context.Context, id, serial string) error
 }
 
 // AttachOptions of Attach. The zero value works.
@@ -109,16 +116,15 @@ type attachment struct {
 
 // held is one session on the mounter's side.
 type held struct {
-	fds    []int // /dev/fuse and, in time, the memfd
+	serial string
 	turn   chan struct{}
-	closed sync.Once
 
-	// Guarded by attachment.mu.
+	// Guarded by attachment.mu. What is not served yet may be granted anew, with
+	// other slots.
+	fds    []int // /dev/fuse and the memfd; nil when closed
 	m      sessionMessage
 	served bool
 }
-
-func (h *held) close() { h.closed.Do(func() { closeAll(h.fds) }) }
 
 // once is one connection: hello, offers, ready, then grants until it breaks.
 func (a *attachment) once(ctx context.Context, path string) (attached bool, err error) {
@@ -158,7 +164,7 @@ func (a *attachment) once(ctx context.Context, path string) (attached bool, err 
 func (a *attachment) greet(ctx context.Context, c *conn) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := c.call(ctx, opHello, struct{}{}, nil); err != nil {
+	if err := c.call(ctx, opHello, helloMessage{Slots: true}, nil); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -184,11 +190,18 @@ func (a *attachment) offer(ctx context.Context, c *conn, id string) error {
 		return nil
 	}
 	o := offerMessage{sessionMessage: h.m, Served: h.served}
+	var fds []int
+	for _, fd := range h.fds {
+		if fd, err := duplicate(fd); err == nil {
+			fds = append(fds, fd)
+		}
+	}
 	a.mu.Unlock()
-	err := c.call(ctx, opOffer, o, nil, h.fds...)
+	defer closeAll(fds)
+	err := c.call(ctx, opOffer, o, nil, fds...)
 	if storage.Is(err, storage.NotFound) {
 		a.log.Info("a session has ended while there was no keeper", "volume", id)
-		return a.end(ctx, id)
+		return a.end(ctx, id, o.Serial)
 	}
 	return err
 }
@@ -204,14 +217,18 @@ func (a *attachment) handle(ctx context.Context, op string, body json.RawMessage
 			return nil, storage.Errorf(storage.Invalid, "a grant that cannot be read")
 		}
 		reply, err := a.serve(ctx, m, fds)
+		if errors.Is(err, ErrSlots) {
+			a.log.Warn("the slots of a session are of no use; fresh ones are asked for", "volume", m.ID, "err", err)
+			return grantAnswer{Refused: true}, nil
+		}
 		return grantAnswer{InitReply: reply}, err
 	case opEnd:
 		closeAll(fds)
-		var m idRequest
+		var m endRequest
 		if err := json.Unmarshal(body, &m); err != nil {
 			return nil, storage.Errorf(storage.Invalid, "an end that cannot be read")
 		}
-		return nil, a.end(ctx, m.ID)
+		return nil, a.end(ctx, m.ID, m.Serial)
 	}
 	closeAll(fds)
 	return nil, storage.Errorf(storage.Unsupported, "operation %q: not known to this mounter", op)
@@ -222,10 +239,10 @@ func (a *attachment) handle(ctx context.Context, op string, body json.RawMessage
 func (a *attachment) serve(ctx context.Context, m sessionMessage, fds []int) ([]byte, error) {
 	a.mu.Lock()
 	h := a.mu.held[m.ID]
-	if h != nil && h.m.Serial != m.Serial {
+	if h != nil && h.serial != m.Serial {
 		// One of the same id that has ended and whose end nobody told.
 		a.mu.Unlock()
-		if err := a.end(ctx, m.ID); err != nil {
+		if err := a.end(ctx, m.ID, h.serial); err != nil {
 			closeAll(fds)
 			return nil, err
 		}
@@ -233,21 +250,31 @@ func (a *attachment) serve(ctx context.Context, m sessionMessage, fds []int) ([]
 		h = a.mu.held[m.ID]
 	}
 	if h == nil {
-		h = &held{fds: fds, m: m, turn: make(chan struct{}, 1)}
+		h = &held{serial: m.Serial, fds: fds, m: m, turn: make(chan struct{}, 1)}
 		a.mu.held[m.ID] = h
-	} else {
-		closeAll(fds)
+		fds = nil
 	}
 	a.mu.Unlock()
 
 	if err := h.acquire(ctx); err != nil {
+		closeAll(fds)
 		return nil, err
 	}
 	defer h.release()
 	a.mu.Lock()
 	served, reply := h.served, h.m.InitReply
 	current := a.mu.held[m.ID] == h
+	if current && !served && fds != nil {
+		// The first attempt failed; the keeper may have given it other slots.
+		h.fds, fds = fds, h.fds
+		h.m = m
+	}
+	slots := -1
+	if len(h.fds) > 1 {
+		slots = h.fds[1]
+	}
 	a.mu.Unlock()
+	closeAll(fds)
 	switch {
 	case !current:
 		return nil, storage.Errorf(storage.NotFound, "session %s has ended", m.ID)
@@ -257,30 +284,31 @@ func (a *attachment) serve(ctx context.Context, m sessionMessage, fds []int) ([]
 	reply, err := a.handler.Serve(ctx, Grant{
 		ID: m.ID, Target: m.Target, ReadOnly: m.ReadOnly, Config: m.Config,
 		FD: h.fds[0], Init: h.m.Init, InitReply: reply,
+		Serial: m.Serial, Slots: slots, Resend: h.m.Resend || slots < 0 && reply != nil,
 		Ended: func() { a.ended(context.WithoutCancel(ctx), m.ID, h) },
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.mu.Lock()
-	h.served, h.m.InitReply = true, reply
+	h.served, h.m.InitReply, h.m.Resend = true, reply, false
 	a.mu.Unlock()
 	return reply, nil
 }
 
 // end closes a session and lets go of it.
-func (a *attachment) end(ctx context.Context, id string) error {
+func (a *attachment) end(ctx context.Context, id, serial string) error {
 	a.mu.Lock()
 	h := a.mu.held[id]
 	a.mu.Unlock()
 	if h == nil {
-		return a.handler.End(ctx, id)
+		return a.handler.End(ctx, id, serial)
 	}
 	if err := h.acquire(ctx); err != nil {
 		return err
 	}
 	defer h.release()
-	if err := a.handler.End(ctx, id); err != nil {
+	if err := a.handler.End(ctx, id, h.serial); err != nil {
 		return err
 	}
 	a.drop(id, h)
@@ -302,7 +330,7 @@ func (a *attachment) ended(ctx context.Context, id string, h *held) {
 		if c != nil && c.call(ctx, opEnded, idRequest{ID: id}, nil) == nil {
 			return
 		}
-		if err := a.end(ctx, id); err != nil && !errors.Is(err, context.Canceled) {
+		if err := a.end(ctx, id, h.serial); err != nil && !errors.Is(err, context.Canceled) {
 			a.log.Warn("an ended session was not closed", "volume", id, "err", err)
 		}
 	})
@@ -313,8 +341,10 @@ func (a *attachment) drop(id string, h *held) {
 	if a.mu.held[id] == h {
 		delete(a.mu.held, id)
 	}
+	fds := h.fds
+	h.fds = nil
 	a.mu.Unlock()
-	h.close()
+	closeAll(fds)
 }
 
 // release lets go of everything at the end of Attach: the keeper has its own
@@ -326,7 +356,7 @@ func (a *attachment) release() {
 	a.mu.held = nil
 	a.mu.Unlock()
 	for _, h := range all {
-		h.close()
+		closeAll(h.fds)
 	}
 }
 

@@ -3,9 +3,9 @@
 // Holdfast, so it is small and starts nothing.
 //
 // Owns: mount(2), /dev/fuse, and for each session its descriptor, its INIT
-// request and the answer to it (and, in time, a memfd with the requests).
+// request and the answer to it, and the memfd that its requests are read into.
 //
-// Never: reads a request beside INIT, knows what a bucket is, looks into
+// Never: reads a request beside INIT, looks into that memory, knows what a bucket is, looks into
 // Config, touches a file inside a mount without a deadline, makes or removes a
 // folder, unmounts what it has not mounted.
 //
@@ -15,7 +15,7 @@
 // it, so a failure leaves nothing half-made. When the mounter dies the next one
 // is granted every session again, once no thread of the old one can still read
 // requests. When the keeper dies the mounter holds the same descriptors and
-// offers them to the next keeper, which trusts mountinfo, not the mounter, about
+// offers them, and the memory with the requests, to the next keeper, which trusts mountinfo, not the mounter, about
 // what is mounted where.
 //
 // Identity: the source of each mount is holdfast:TAG:ID[:NAME], TAG being made

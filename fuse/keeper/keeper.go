@@ -79,6 +79,7 @@ func New(opts Options) (*Keeper, error) {
 	}
 	k.mu.sessions = make(map[string]*session)
 	k.mu.changed = make(chan struct{})
+	k.mu.slots = -1
 	return k, nil
 }
 
@@ -157,6 +158,8 @@ func (k *Keeper) release() {
 	if k.mu.mounter != nil {
 		k.mu.mounter.proc.close()
 	}
+	closeAll([]int{k.mu.slots})
+	k.mu.slots = -1
 }
 
 // accept serves connections of uid and root, and no others.

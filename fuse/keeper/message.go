@@ -109,6 +109,11 @@ type idRequest struct {
 	ID string `json:"id"`
 }
 
+type endRequest struct {
+	ID     string `json:"id"`
+	Serial string `json:"serial"`
+}
+
 type sessionsRequest struct {
 	After string `json:"after,omitempty"`
 }
@@ -122,8 +127,14 @@ type reapAnswer struct {
 	Detached []string `json:"detached,omitempty"`
 }
 
+// helloMessage is how a mounter presents itself.
+type helloMessage struct {
+	// Slots: it reads requests into the slots that it is granted.
+	Slots bool `json:"slots,omitempty"`
+}
+
 // sessionMessage is a session on its way, as a grant or as an offer. The
-// descriptors are /dev/fuse and, in time, the memfd of its slots.
+// descriptors are /dev/fuse and the memfd of its slots.
 type sessionMessage struct {
 	ID string `json:"id"`
 	// Serial tells two sessions of the same id apart.
@@ -133,10 +144,14 @@ type sessionMessage struct {
 	Config    json.RawMessage `json:"config,omitempty"`
 	Init      []byte          `json:"init"`
 	InitReply []byte          `json:"initReply,omitempty"`
+	// Resend: requests may have been read that the slots do not hold.
+	Resend bool `json:"resend,omitempty"`
 }
 
 type grantAnswer struct {
 	InitReply []byte `json:"initReply"`
+	// Refused: the slots cannot be used, and nothing is served.
+	Refused bool `json:"refused,omitempty"`
 }
 
 func checkID(id string) error {

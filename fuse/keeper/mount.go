@@ -223,7 +223,7 @@ func (k *Keeper) undo(ctx context.Context, s *session) {
 	m := k.mu.mounter
 	k.mu.Unlock()
 	if m != nil && k.isMounter(m) {
-		if err := m.conn.call(ctx, opEnd, idRequest{ID: s.id}, nil); err != nil {
+		if err := m.conn.call(ctx, opEnd, endRequest{ID: s.id, Serial: s.serial}, nil); err != nil {
 			k.log.Warn("a session that was taken back was not closed", "volume", s.id, "err", err)
 		}
 	}

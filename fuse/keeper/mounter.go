@@ -27,6 +27,8 @@ const (
 type mounter struct {
 	conn *conn
 	proc process
+	// slots: it reads into slots. Set by hello.
+	slots bool
 
 	// Guarded by Keeper.mu.
 	greeted bool // it is, or was, the mounter: hello closes its pidfd
@@ -40,7 +42,11 @@ func (k *Keeper) handleMounter(m *mounter) handleFunc {
 		switch op {
 		case opHello:
 			closeAll(fds)
-			return nil, k.hello(ctx, m)
+			var h helloMessage
+			if err := json.Unmarshal(body, &h); err != nil {
+				return nil, storage.Errorf(storage.Invalid, "a hello that cannot be read")
+			}
+			return nil, k.hello(ctx, m, h)
 		case opOffer:
 			var o offerMessage
 			if err := json.Unmarshal(body, &o); err != nil || len(fds) == 0 {
@@ -66,7 +72,7 @@ func (k *Keeper) handleMounter(m *mounter) handleFunc {
 
 // hello makes m the mounter, provided that no other process can still read
 // requests: two readers would answer from two states of the world.
-func (k *Keeper) hello(ctx context.Context, m *mounter) error {
+func (k *Keeper) hello(ctx context.Context, m *mounter, h helloMessage) error {
 	if err := m.proc.visible(); err != nil {
 		return err
 	}
@@ -86,7 +92,7 @@ func (k *Keeper) hello(ctx context.Context, m *mounter) error {
 		}
 	}
 	k.mu.Lock()
-	k.mu.mounter, m.greeted = m, true
+	k.mu.mounter, m.greeted, m.slots = m, true, h.Slots
 	k.mu.changeLocked()
 	k.mu.Unlock()
 	if old != nil {
@@ -120,7 +126,7 @@ func (k *Keeper) adopt(m *mounter, o offerMessage, fds []int) error {
 	if err := checkID(o.ID); err != nil {
 		return err
 	}
-	if !isFUSE(fds[0]) || len(o.Init) == 0 {
+	if !isFUSE(fds[0]) || len(fds) > 1 && !isSlots(fds[1]) || len(o.Init) == 0 {
 		return storage.Errorf(storage.Invalid, "session %s: what is offered is no FUSE session", o.ID)
 	}
 	if s := k.get(o.ID); s != nil {
@@ -168,6 +174,7 @@ func (k *Keeper) adopt(m *mounter, o offerMessage, fds []int) error {
 	if len(fds) > 1 {
 		s.mu.slots = fds[1]
 		closeAll(fds[2:])
+		k.keepSlots(fds[1])
 	}
 	s.shown(own.path, own.dev)
 	if o.Served {
@@ -241,17 +248,23 @@ func (k *Keeper) grant(ctx context.Context, s *session, m *mounter) error {
 	if s.server() == m {
 		return nil
 	}
-	message, fds, err := s.message()
-	if err != nil {
-		return err
+	for _, refused := range []bool{false, true} {
+		if m.slots {
+			if err := k.equip(s, refused); err != nil {
+				return err
+			}
+		}
+		answer, err := s.grant(ctx, m)
+		if err != nil {
+			return err
+		}
+		if !answer.Refused {
+			s.served(m, answer.InitReply)
+			return nil
+		}
+		k.log.Warn("the mounter cannot use the slots of a session", "volume", s.id)
 	}
-	defer closeAll(fds)
-	var answer grantAnswer
-	if err := m.conn.call(ctx, opGrant, message, &answer, fds...); err != nil {
-		return err
-	}
-	s.served(m, answer.InitReply)
-	return nil
+	return storage.Errorf(storage.Unsupported, "session %s: the mounter refuses fresh slots", s.id)
 }
 
 // end has the mounter close a session, and forgets it. When that fails, the
@@ -265,7 +278,7 @@ func (k *Keeper) end(ctx context.Context, s *session) error {
 		return err
 	}
 	defer s.leave()
-	if err := m.conn.call(ctx, opEnd, idRequest{ID: s.id}, nil); err != nil {
+	if err := m.conn.call(ctx, opEnd, endRequest{ID: s.id, Serial: s.serial}, nil); err != nil {
 		return err
 	}
 	k.drop(s)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 
@@ -49,6 +50,15 @@ type role struct {
 	NodeUID int `json:"nodeUID,omitempty"`
 	// Wait is the keeper's MounterWait.
 	Wait time.Duration `json:"wait,omitempty"`
+
+	// NoSlots makes a mounter read requests into memory of its own.
+	NoSlots bool `json:"noSlots,omitempty"`
+	// NoResend keeps a mounter from having anything sent again.
+	NoResend bool `json:"noResend,omitempty"`
+	// Files is sessiontest.Tree's Dir.
+	Files string `json:"files,omitempty"`
+	// Replayed is the file in which a mounter counts.
+	Replayed string `json:"replayed,omitempty"`
 
 	// Target is what a caller mounts.
 	Target string `json:"target,omitempty"`
@@ -102,7 +112,7 @@ func beMounter(r role, log *slog.Logger) error {
 			return fmt.Errorf("the mounter is privileged: no %q", want)
 		}
 	}
-	h := &handler{log: log, sessions: make(map[string]*session.Session)}
+	h := &handler{role: r, log: log, pools: session.NewPools(session.SlotOptions{}), sessions: make(map[string]*session.Session)}
 	return keeper.Attach(context.Background(), keeper.MounterSocket(r.RunDir), h, keeper.AttachOptions{Log: log, Backoff: 50 * time.Millisecond})
 }
 
@@ -123,13 +133,17 @@ type config struct {
 	Fail bool `json:"fail,omitempty"`
 	// Uncached makes the kernel ask for everything each time.
 	Uncached bool `json:"uncached,omitempty"`
-	// Notify invalidates the data of file 0 all the time.
+	// Notify invalidates the data of files 0 and f1 all the time.
 	Notify bool `json:"notify,omitempty"`
+	// Slow is what a read of file 1 takes.
+	Slow time.Duration `json:"slow,omitempty"`
 }
 
 // handler serves trees.
 type handler struct {
+	role     role
 	log      *slog.Logger
+	pools    *session.Pools
 	mu       sync.Mutex
 	sessions map[string]*session.Session
 }
@@ -148,17 +162,29 @@ func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 	if c.Uncached {
 		tree.Timeout = time.Nanosecond
 	}
-	s, err := session.New(tree, g.FD, g.Init, session.Options{Log: h.log, InitReply: g.InitReply})
+	tree.Dir = h.role.Files
+	tree.OnRead = func(_ <-chan struct{}, node uint64) fuse.Status {
+		if node == sessiontest.Node(1) {
+			sleep(c.Slow)
+		}
+		return fuse.OK
+	}
+	o := session.Options{Log: h.log, InitReply: g.InitReply, Name: g.Serial, Resend: g.Resend && !h.role.NoResend, Replayed: h.replayed}
+	if !h.role.NoSlots {
+		slots, err := h.pools.Open(g.Slots)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", keeper.ErrSlots, err)
+		}
+		o.Slots = slots
+	}
+	s, err := session.New(tree, g.FD, g.Init, o)
 	if err != nil {
 		return nil, err
 	}
 	if g.InitReply == nil {
-		err = s.Accept()
-	} else if err = s.Resend(); storage.Is(err, storage.Unsupported) {
-		err = nil
-	}
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		if err := s.Accept(); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
 	}
 	h.mu.Lock()
 	h.sessions[g.ID] = s
@@ -170,15 +196,25 @@ func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 	}()
 	if c.Notify {
 		go func() {
-			for s.Notifier().InvalInode(sessiontest.Node(0), 0, 0) == nil {
-				time.Sleep(100 * time.Microsecond) //nolint:forbidigo // a load, not a wait
+			for s.Notifier().InvalInode(sessiontest.Node(0), 0, 0) == nil && s.Notifier().InvalInode(sessiontest.MadeNode(1), 0, 0) == nil {
+				sleep(100 * time.Microsecond)
 			}
 		}()
 	}
 	return s.InitReply(), nil
 }
 
-func (h *handler) End(_ context.Context, id string) error {
+// replayed counts in a file, a byte for each: the next kill may come at once.
+func (h *handler) replayed(opcode uint32) {
+	if f, err := os.OpenFile(h.role.Replayed, os.O_WRONLY|os.O_APPEND, 0); err == nil {
+		_, _ = f.Write([]byte{byte(opcode)})
+		_ = f.Close()
+	}
+}
+
+func (h *handler) End(_ context.Context, id, serial string) error {
+	h.pools.Forget(serial)
+
 	h.mu.Lock()
 	s := h.sessions[id]
 	delete(h.sessions, id)

@@ -28,6 +28,8 @@ type session struct {
 		sync.Mutex
 		fd, slots int    // -1 when closed, or when there are none
 		reply     []byte // the answer to INIT, nil before the first serve
+		// resend: a mounter may have read requests that slots does not hold.
+		resend bool
 		// path and dev are empty until the mount is shown.
 		path, dev string
 		servedBy  *mounter
@@ -39,28 +41,43 @@ func newSession(m sessionMessage, fd int) *session {
 		id: m.ID, serial: m.Serial, target: m.Target, readOnly: m.ReadOnly, config: m.Config, init: m.Init,
 		granting: make(chan struct{}, 1),
 	}
-	s.mu.fd, s.mu.slots, s.mu.reply = fd, -1, m.InitReply
+	s.mu.fd, s.mu.slots, s.mu.reply, s.mu.resend = fd, -1, m.InitReply, m.Resend
 	return s
 }
 
+// grant asks a mounter to serve the session.
+func (s *session) grant(ctx context.Context, m *mounter) (answer grantAnswer, err error) {
+	message, fds, err := s.message(m.slots)
+	if err != nil {
+		return answer, err
+	}
+	defer closeAll(fds)
+	err = m.conn.call(ctx, opGrant, message, &answer, fds...)
+	return answer, err
+}
+
 // message returns the session in the form that travels, and duplicates of its
-// descriptors, which the caller closes.
-func (s *session) message() (sessionMessage, []int, error) {
+// descriptors, which the caller closes. Who does not read into slots does not get
+// them: what such a mounter leaves has to be sent again.
+func (s *session) message(slots bool) (sessionMessage, []int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := sessionMessage{
 		ID: s.id, Serial: s.serial, Target: s.target, ReadOnly: s.readOnly, Config: s.config,
-		Init: s.init, InitReply: s.mu.reply,
+		Init: s.init, InitReply: s.mu.reply, Resend: s.mu.resend,
 	}
 	if s.mu.fd < 0 {
 		return m, nil, storage.Errorf(storage.NotFound, "session %s has ended", s.id)
 	}
 	var fds []int
+	if !slots {
+		s.mu.resend = true
+	}
 	for _, fd := range []int{s.mu.fd, s.mu.slots} {
-		if fd < 0 {
+		if fd < 0 || fd == s.mu.slots && !slots {
 			continue
 		}
-		dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		dup, err := duplicate(fd)
 		if err != nil {
 			closeAll(fds)
 			return m, nil, fmt.Errorf("session %s: %w", s.id, err)
@@ -119,6 +136,7 @@ func (s *session) served(m *mounter, reply []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.servedBy = m
+	s.mu.resend = !m.slots
 	if s.mu.reply == nil {
 		s.mu.reply = reply
 	}
@@ -152,6 +170,8 @@ type table struct {
 	// changed is closed, and replaced, at every change.
 	changed chan struct{}
 	closing bool
+	// slots is the memfd that new sessions get a copy of, -1 before the first.
+	slots int
 }
 
 func (t *table) changeLocked() {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -174,6 +175,13 @@ func TestFence(t *testing.T) {
 	r.works(target, 1)
 	// Stopped it answers nothing, but it is not gone.
 	r.must(first.cmd.Process.Signal(unix.SIGSTOP))
+	r.eventually("it is stopped", func() bool {
+		stats, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", first.cmd.Process.Pid))
+		return len(stats) > 0 && !slices.ContainsFunc(stats, func(f string) bool {
+			b, err := os.ReadFile(f)
+			return err == nil && !strings.Contains(string(b), ") T ")
+		})
+	})
 	read := make(chan error, 1)
 	go func() {
 		_, err := os.ReadFile(filepath.Join(target, sessiontest.Name(2)))

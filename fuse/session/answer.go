@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -21,29 +22,42 @@ const (
 	ioctlSizeAt = inHeaderSize + 28
 )
 
-// serve answers one request.
-func (s *Session) serve(in []byte) {
+// serve answers one request, and reports whether a successor has nothing more to
+// do with it. again tells the file system that it may have run before: the
+// unique that it sees has uniqueAgain set, the request in its slot, and the
+// answer, keep the kernel's.
+func (s *Session) serve(in []byte, again bool) (answered bool) {
+	if s.abandoned() {
+		return false
+	}
 	op := native.Uint32(in[opcodeAt:])
+	unique := native.Uint64(in[uniqueAt:])
 	out := s.heap.take(answerSize(op, in))
 	defer s.heap.give(out)
-	n, status := s.server.HandleRequest([][]byte{in}, [][]byte{*out})
+	parts := [][]byte{in}
+	if again {
+		head := slices.Clone(in[:inHeaderSize])
+		native.PutUint64(head[uniqueAt:], unique|uniqueAgain)
+		parts = [][]byte{head, in[inHeaderSize:]}
+	}
+	n, status := s.server.HandleRequest(parts, [][]byte{*out})
 	if n == 0 {
 		switch op {
-		case opForget, opBatchForget, opInterrupt, opNotifyReply:
-			return // no answer is wanted
+		case opForget, opBatchForget, opNotifyReply:
+			return true // no answer is wanted
 		}
 		// go-fuse could not make an answer. Without one the application would
 		// hang.
 		s.log.Error("a request could not be answered", "op", op, "err", status)
 		n = refuse(*out, in, fuse.EIO)
 	}
-	s.mu.Lock()
-	abandoned := s.mu.abandoned
-	s.mu.Unlock()
-	if abandoned {
-		return
+	native.PutUint64((*out)[uniqueAt:], unique)
+	if s.abandoned() {
+		return false
 	}
+	s.at("answer", op)
 	s.send(op, (*out)[:n])
+	return true
 }
 
 // send writes an answer. ENOENT: nobody waits for it any more. ENODEV, EPERM: the
@@ -95,23 +109,4 @@ func answerSize(op uint32, in []byte) int {
 		return smallAnswer
 	}
 	return max(smallAnswer, outHeaderSize+512+int(native.Uint32(in[at:])))
-}
-
-// cancelAll tells go-fuse that every request in flight was interrupted. Its own
-// way of doing so is not exported.
-func (s *Session) cancelAll() {
-	s.mu.Lock()
-	uniques := make([]uint64, 0, len(s.mu.inflight))
-	for u := range s.mu.inflight {
-		uniques = append(uniques, u)
-	}
-	s.mu.Unlock()
-	var in [inHeaderSize + 8]byte
-	var out [outHeaderSize]byte
-	for _, u := range uniques {
-		native.PutUint32(in[0:], uint32(len(in)))
-		native.PutUint32(in[opcodeAt:], opInterrupt)
-		native.PutUint64(in[inHeaderSize:], u)
-		s.server.HandleRequest([][]byte{in[:]}, [][]byte{out[:]})
-	}
 }

@@ -64,10 +64,11 @@ func (s *Session) IncEpoch() error {
 	return s.notify("doubt all names", s.message(notifyIncEpoch, 0))
 }
 
-// Resend makes the kernel send again, with bit 63 of the unique set, whatever was
-// read and never answered. Only after a predecessor's last reader is gone, and
-// before Run. Kernels before 6.9 cannot: Unsupported.
-func (s *Session) Resend() error {
+// askAgain makes the kernel send again, with bit 63 of the unique set, whatever
+// was read and never answered. Only after a predecessor's last reader is gone,
+// with no handler at work, and before the first read. Kernels before 6.9 cannot:
+// Unsupported.
+func (s *Session) askAgain() error {
 	return s.notify("resend", s.message(notifyResend, 0))
 }
 

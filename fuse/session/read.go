@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,7 @@ import (
 //
 // The kernel gives out whatever is next, so a reader that cannot read keeps
 // INTERRUPT and FORGET waiting too. Therefore the reader never runs a handler
-// that may wait, and gives a buffer away only when it has another one. It waits
+// that may wait, and reads into a slot that no handler can have. It waits
 // in one case: half of the pool is filled with this session's large writes. The
 // risk accepted: an INTERRUPT then waits until one of them is answered.
 //
@@ -40,19 +41,16 @@ const (
 
 // read serves until the session is unmounted (nil) or ctx ends.
 func (s *Session) read(ctx context.Context) error {
-	buf, err := s.buffers.take()
-	if err != nil {
-		return err
-	}
-	defer func() { s.buffers.give(buf) }()
+	defer s.putSpare()
 	for ctx.Err() == nil {
-		n, err := s.next(buf)
+		n, err := s.next(ctx)
 		switch {
 		case err == nil && n >= inHeaderSize:
 		case err == nil:
 			return fmt.Errorf("read a request: %d bytes", n)
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
-			continue // the request was taken back
+			s.putSpare() // the request was taken back
+			continue
 		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ECONNABORTED):
 			return nil
 		case ctx.Err() != nil:
@@ -60,72 +58,140 @@ func (s *Session) read(ctx context.Context) error {
 		default:
 			return fmt.Errorf("read a request: %w", err)
 		}
-		switch native.Uint32(buf[opcodeAt:]) {
-		case opForget, opBatchForget, opInterrupt, opNotifyReply:
+		op := s.spare.opcode()
+		s.at("read", op)
+		switch op {
+		case opForget, opBatchForget, opNotifyReply:
 			// In order and at once: raw.Forget waits for nothing.
-			s.serve(buf[:n])
+			s.forget(s.spare, n)
 			continue
 		}
-		if n <= copyLimit {
-			in := s.heap.take(n)
-			copy(*in, buf[:n])
-			s.start(func() {
-				s.serve((*in)[:n])
-				s.heap.give(in)
-			}, (*in)[:n])
+		sl, err := s.move(n)
+		if err != nil {
+			s.log.Debug("a small request stays in a large slot", "err", err)
+		}
+		moved := !sl.none()
+		if !moved {
+			sl, s.spare = s.spare, slot{}
+		}
+		switch {
+		case op == opInterrupt && n >= inHeaderSize+8:
+			s.interrupt(sl)
+			continue
+		case moved:
+			s.start(sl, n, nil)
 			continue
 		}
-		full := buf
 		if err := s.takeRoom(ctx); err != nil {
 			// The request stays unanswered, for a successor.
+			s.slots.leave(sl)
 			return err
 		}
-		if buf, err = s.buffers.take(); err != nil {
-			buf = full
-			s.leaveRoom()
-			s.serve(buf[:n]) // no memory for another one: slowly, then
-			continue
-		}
-		s.start(func() {
-			s.serve(full[:n])
-			s.buffers.give(full)
-			s.leaveRoom()
-		}, full[:n])
+		s.start(sl, n, nil)
 	}
 	return context.Cause(ctx)
 }
 
-// next reads one request, waiting in the poller.
-func (s *Session) next(buf []byte) (n int, err error) {
+// next reads one request into s.spare, waiting in the poller without a slot.
+func (s *Session) next(ctx context.Context) (n int, err error) {
 	poll := s.conn.Read(func(fd uintptr) bool {
-		n, err = unix.Read(int(fd), buf)
-		return !errors.Is(err, unix.EAGAIN)
+		if s.spare.none() {
+			if s.spare, err = s.slots.takeLarge(ctx, s.key); err != nil {
+				return true
+			}
+		}
+		if n, err = unix.Read(int(fd), s.spare.mem); !errors.Is(err, unix.EAGAIN) {
+			return true
+		}
+		s.putSpare()
+		return false
 	})
 	if poll != nil && (err == nil || errors.Is(err, unix.EAGAIN)) {
 		// The poller reports the end of the session as an error of its own; what
 		// it means, the descriptor says.
-		if n, err = unix.Read(s.fd, buf); errors.Is(err, unix.EAGAIN) {
+		if s.spare.none() {
+			if s.spare, err = s.slots.takeLarge(ctx, s.key); err != nil {
+				return 0, err
+			}
+		}
+		if n, err = unix.Read(s.fd, s.spare.mem); errors.Is(err, unix.EAGAIN) {
 			return 0, poll
 		}
 	}
 	return n, err
 }
 
-// start runs a handler for the request.
-func (s *Session) start(handler func(), request []byte) {
-	unique := native.Uint64(request[uniqueAt:])
+// putSpare gives the reader's slot back, empty.
+func (s *Session) putSpare() {
+	if !s.spare.none() {
+		s.slots.give(s.spare)
+		s.spare = slot{}
+	}
+}
+
+// move takes the request of n bytes out of the large slot into one of its size,
+// none when there is none. At each moment a successor finds it in one of them,
+// or in both.
+func (s *Session) move(n int) (slot, error) {
+	for class := range large {
+		if n > s.slots.geo[class].bytes {
+			continue
+		}
+		sl, ok, err := s.slots.take(class, s.key)
+		if err != nil {
+			return slot{}, err
+		}
+		if ok {
+			copy(sl.mem[4:n], s.spare.mem[4:n])
+			sl.setLength(n)
+			s.at("moved", sl.opcode())
+			s.spare.setLength(0)
+			return sl, nil
+		}
+	}
+	return slot{}, nil
+}
+
+// start runs a handler for the request of n bytes in a slot, which is its own from
+// now on. What a predecessor left, and may have run, is one of a group; everything
+// else waits until the group is done.
+func (s *Session) start(sl slot, n int, group *sync.WaitGroup) {
+	op, unique := sl.opcode(), sl.unique()
+	if group != nil {
+		unique |= uniqueAgain
+	}
+	f := &flight{}
 	s.mu.Lock()
-	s.mu.inflight[unique] = struct{}{}
+	s.mu.inflight[unique] = f
 	s.mu.Unlock()
 	s.handlers.Go(func() {
-		handler()
+		if group != nil {
+			defer group.Done()
+		} else {
+			<-s.gate
+		}
+		s.at("handle", op)
+		answered := s.serve(sl.request(n), group != nil)
+		s.at("answered", op)
+		done := s.slots.give
+		if !answered {
+			done = s.slots.leave
+		}
+		done(sl)
 		s.mu.Lock()
+		f.over = true
 		delete(s.mu.inflight, unique)
 		s.mu.Unlock()
+		for _, sl := range f.interrupts {
+			done(sl)
+		}
+		if sl.class == large && group == nil {
+			s.leaveRoom()
+		}
 	})
 }
 
-// takeRoom asks for the right to hold one more large buffer.
+// takeRoom asks for the right to hold one more large slot.
 func (s *Session) takeRoom(ctx context.Context) error {
 	select {
 	case s.share <- struct{}{}:
@@ -133,7 +199,7 @@ func (s *Session) takeRoom(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	select {
-	case s.buffers.room <- struct{}{}:
+	case s.slots.room <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		<-s.share
@@ -142,6 +208,6 @@ func (s *Session) takeRoom(ctx context.Context) error {
 }
 
 func (s *Session) leaveRoom() {
-	<-s.buffers.room
+	<-s.slots.room
 	<-s.share
 }

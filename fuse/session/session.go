@@ -23,8 +23,17 @@ type Options struct {
 	// InitReply is the answer to INIT that the kernel has got already. Nil on the
 	// first serve.
 	InitReply []byte
-	// Buffers are shared with other sessions; nil makes a pool for this one.
-	Buffers *Buffers
+	// Slots are shared with other sessions, and with the successors of this
+	// process; nil makes a pool for this session and this process alone. They
+	// are to be closed after the session.
+	Slots *Slots
+	// Name tells the session from all others that ever use these slots.
+	Name string
+	// Resend: a predecessor may have read requests that the slots do not hold.
+	Resend bool
+	// Replayed, when set, is called with the opcode of each request of a
+	// predecessor that is run again.
+	Replayed func(opcode uint32)
 	// Drain is how long Run, once its context has ended, waits for handlers to
 	// answer. What is not answered then is left for a successor. 0 means 2 s.
 	Drain time.Duration
@@ -42,10 +51,12 @@ func (o Options) Validate() error {
 // descriptor that New was given: the session in the kernel ends only when every
 // copy is closed.
 type Session struct {
-	raw     fuse.RawFileSystem
-	server  *fuse.ProtocolServer
-	log     *slog.Logger
-	buffers *Buffers
+	raw      fuse.RawFileSystem
+	server   *fuse.ProtocolServer
+	log      *slog.Logger
+	slots    *Slots
+	replayed func(opcode uint32)
+	fault    func(point string, opcode uint32) // of tests
 
 	// Fixed after New.
 	fd        int
@@ -55,19 +66,23 @@ type Session struct {
 	drain     time.Duration
 	ownPool   bool
 	notifier  *Notifier
+	key       uint64
+	resend    bool
 
+	spare    slot          // the reader's: what it reads into
 	share    chan struct{} // one token for each large buffer that handlers hold
 	heap     *heap
 	handlers sync.WaitGroup
 	running  chan struct{} // closed when Run has returned
 	stopped  chan struct{} // closed by Close
+	gate     chan struct{} // closed when what a predecessor left is answered
 
 	mu struct {
 		sync.Mutex
 		started, closed bool
 		// abandoned: answers are no longer written; a successor will.
 		abandoned bool
-		inflight  map[uint64]struct{} // uniques
+		inflight  map[uint64]*flight // by the unique that go-fuse knows
 	}
 }
 
@@ -80,7 +95,8 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 		return nil, err
 	}
 	s := &Session{
-		raw: raw, log: opts.Log, buffers: opts.Buffers, drain: opts.Drain,
+		raw: raw, log: opts.Log, slots: opts.Slots, drain: opts.Drain,
+		key: keyOf(opts.Name), resend: opts.Resend, replayed: opts.Replayed,
 		heap: &heap{}, running: make(chan struct{}),
 	}
 	if s.log == nil {
@@ -105,12 +121,17 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 		_ = s.file.Close()
 		return nil, fmt.Errorf("the session's descriptor: %w", err)
 	}
-	if s.buffers == nil {
-		s.buffers, s.ownPool = NewBuffers(0), true
+	if s.slots == nil {
+		if s.slots, err = NewSlots(SlotOptions{}); err != nil {
+			_ = s.file.Close()
+			return nil, err
+		}
+		s.ownPool = true
 	}
-	s.share = make(chan struct{}, max(1, cap(s.buffers.room)/2))
+	s.share = make(chan struct{}, max(1, cap(s.slots.room)/2))
 	s.stopped = make(chan struct{})
-	s.mu.inflight = make(map[uint64]struct{})
+	s.gate = make(chan struct{})
+	s.mu.inflight = make(map[uint64]*flight)
 	s.notifier = newNotifier(s)
 	return s, nil
 }
@@ -165,7 +186,10 @@ func (s *Session) Run(ctx context.Context) error {
 		s.notifier.run(ctx)
 	}()
 
-	err := s.read(ctx)
+	err := s.inherit(ctx)
+	if err == nil {
+		err = s.read(ctx)
+	}
 	unmounted := err == nil
 	if !unmounted {
 		s.settle()
@@ -179,6 +203,7 @@ func (s *Session) Run(ctx context.Context) error {
 	case <-time.After(s.drain):
 	}
 	if unmounted {
+		s.discard()
 		s.raw.OnUnmount()
 		return nil
 	}
@@ -204,13 +229,21 @@ func (s *Session) Close() error {
 	}
 	s.abandon()
 	s.notifier.close()
+	err := s.file.Close()
+	if err != nil {
+		err = fmt.Errorf("close the session's descriptor: %w", err)
+	}
 	if s.ownPool {
-		s.buffers.drain()
+		err = errors.Join(err, s.slots.Close())
 	}
-	if err := s.file.Close(); err != nil {
-		return fmt.Errorf("close the session's descriptor: %w", err)
+	return err
+}
+
+// discard drops what nobody waits for any more.
+func (s *Session) discard() {
+	for _, sl := range s.slots.claim(s.key) {
+		s.slots.give(sl)
 	}
-	return nil
 }
 
 // settle waits, within the drain time, for handlers to answer by themselves.
@@ -240,6 +273,12 @@ func (s *Session) abandon() {
 		case <-tick.C: // one may have been between its start and go-fuse's list
 		}
 	}
+}
+
+func (s *Session) abandoned() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.abandoned
 }
 
 // idle returns a channel that is closed when no handler runs. No new ones start

@@ -40,8 +40,15 @@ func TestMain(m *testing.M) {
 		fmt.Println("read", err)
 		os.Exit(0)
 	}
+	if value := os.Getenv(serverEnv); value != "" {
+		fmt.Fprintln(os.Stderr, beServer(value))
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
 }
+
+// noContext is for a process that is killed.
+func noContext() context.Context { return context.Background() }
 
 // mounted is a mount of the kernel's with nobody serving it.
 type mounted struct {
@@ -110,6 +117,17 @@ func (m *mounted) serve(t *testing.T, raw fuse.RawFileSystem, opts session.Optio
 	})
 	within(t, "settle", func() (int, error) { return 0, sessiontest.Settle(m.dir, sessiontest.Name(0)) })
 	return s, r
+}
+
+// slots makes a pool that lives as long as the mount.
+func (m *mounted) slots(t *testing.T) *session.Slots {
+	t.Helper()
+	p, err := session.NewSlots(session.SlotOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
 }
 
 type running struct {
@@ -261,8 +279,12 @@ func TestSlowHandlersStarveNobody(t *testing.T) {
 		}
 		return fuse.OK
 	}
-	buffers := session.NewBuffers(80)
-	m.serve(t, tree, session.Options{Buffers: buffers})
+	slots, err := session.NewSlots(session.SlotOptions{Large: 80})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = slots.Close() })
+	m.serve(t, tree, session.Options{Slots: slots})
 
 	const writers = 40 // half of the pool, all that one session may hold
 	block := make([]byte, session.MaxWrite)
@@ -410,9 +432,20 @@ func TestNotifier(t *testing.T) {
 }
 
 // A successor serves what a predecessor left, an open file and an unanswered
-// request included.
+// request included: from the slots, or, where it has none of them, because the
+// kernel sends it again.
 func TestTakeOver(t *testing.T) {
+	for _, resend := range []bool{false, true} {
+		t.Run(fmt.Sprintf("resend=%v", resend), func(t *testing.T) { takeOver(t, resend) })
+	}
+}
+
+func takeOver(t *testing.T, resend bool) {
 	m := mountHere(t)
+	var slots *session.Slots
+	if !resend {
+		slots = m.slots(t)
+	}
 	first := sessiontest.New()
 	reading := make(chan struct{}, 10)
 	first.OnRead = func(cancel <-chan struct{}, _ uint64) fuse.Status {
@@ -420,7 +453,7 @@ func TestTakeOver(t *testing.T) {
 		<-cancel
 		return fuse.EINTR // never to be seen by the application
 	}
-	s1, r1 := m.serve(t, first, session.Options{Drain: 50 * time.Millisecond})
+	s1, r1 := m.serve(t, first, session.Options{Drain: 50 * time.Millisecond, Slots: slots, Name: "vol"})
 	f := within(t, "open", func() (*os.File, error) { return os.Open(filepath.Join(m.dir, sessiontest.Name(9))) })
 	defer f.Close()
 	got := make(chan string, 1)
@@ -438,27 +471,33 @@ func TestTakeOver(t *testing.T) {
 	}
 
 	second := sessiontest.New()
-	s2, err := session.New(second, m.fd, m.init, session.Options{InitReply: s1.InitReply()})
+	var replayed atomic.Int32
+	s2, err := session.New(second, m.fd, m.init, session.Options{
+		InitReply: s1.InitReply(), Slots: slots, Name: "vol", Resend: resend,
+		Replayed: func(uint32) { replayed.Add(1) },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(s2.InitReply(), s1.InitReply()) {
 		t.Error("the successor's INIT answer is another one")
 	}
-	resend := s2.Resend()
+	if resend {
+		if err := s2.AskAgain(); storage.Is(err, storage.Unsupported) {
+			t.Skip("this kernel cannot resend (6.9)")
+		}
+	}
 	done := make(chan error, 1)
 	go func() { done <- s2.Run(t.Context()) }()
 	t.Cleanup(func() {
 		_ = unix.Unmount(m.dir, unix.MNT_DETACH)
 		_ = s2.Close()
 	})
-	if storage.Is(resend, storage.Unsupported) {
-		t.Skip("this kernel cannot resend (6.9)")
-	} else if resend != nil {
-		t.Fatal(resend)
-	}
 	if text := expect(t, "the read's answer", got); text != sessiontest.Content(9)+"<nil>" {
 		t.Errorf("the read that was under way: %q", text)
+	}
+	if n := replayed.Load(); resend != (n == 0) {
+		t.Errorf("%d requests were found in slots", n)
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)

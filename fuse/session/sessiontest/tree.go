@@ -9,7 +9,6 @@ package sessiontest
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -24,6 +23,10 @@ import (
 type Tree struct {
 	fuse.RawFileSystem
 
+	// Dir, when set, is a folder that keeps the files of names of the form
+	// fNUMBER, over the death of processes. These are there when somebody has
+	// made them.
+	Dir string
 	// Timeout of names and attributes; 0 means an hour.
 	Timeout time.Duration
 	// OnRead, when set, is called before each read of a file. What it returns is
@@ -93,16 +96,20 @@ func (t *Tree) contentLocked(node uint64) []byte {
 	return []byte(Content(int(node - firstNode)))
 }
 
-func (t *Tree) attr(node uint64, a *fuse.Attr) {
+func (t *Tree) attr(node uint64, a *fuse.Attr) fuse.Status {
 	a.Ino, a.Nlink, a.Blksize = node, 1, 4096
 	if node == fuse.FUSE_ROOT_ID {
 		a.Mode = syscall.S_IFDIR | 0o777
-		return
+		return fuse.OK
+	}
+	if t.made(node) {
+		return t.madeAttr(node, a)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	a.Mode = syscall.S_IFREG | 0o666
 	a.Size = uint64(len(t.contentLocked(node)))
+	return fuse.OK
 }
 
 func (t *Tree) timeout() time.Duration {
@@ -116,13 +123,17 @@ func (t *Tree) entry(name string, out *fuse.EntryOut) fuse.Status {
 	t.mu.Lock()
 	t.lookups[name]++
 	t.mu.Unlock()
-	number, ok := strings.CutPrefix(name, "n")
-	i, err := strconv.Atoi(number)
-	if !ok || err != nil || i < 0 {
+	out.Generation = 1
+	if i, ok := number(name, "n"); ok {
+		out.NodeId = Node(i)
+	} else if i, ok := number(name, "f"); ok && t.Dir != "" {
+		out.NodeId = MadeNode(i)
+	} else {
 		return fuse.ENOENT
 	}
-	out.NodeId, out.Generation = Node(i), 1
-	t.attr(out.NodeId, &out.Attr)
+	if status := t.attr(out.NodeId, &out.Attr); !status.Ok() {
+		return status
+	}
 	out.SetEntryTimeout(t.timeout())
 	out.SetAttrTimeout(t.timeout())
 	return fuse.OK
@@ -134,29 +145,36 @@ func (t *Tree) Lookup(_ <-chan struct{}, _ *fuse.InHeader, name string, out *fus
 }
 
 // Create implements fuse.RawFileSystem.
-func (t *Tree) Create(_ <-chan struct{}, _ *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+func (t *Tree) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	if _, ok := number(name, "f"); ok && t.Dir != "" {
+		if status := t.makeFile(name, in); !status.Ok() {
+			return status
+		}
+	}
 	return t.entry(name, &out.EntryOut)
 }
 
 // GetAttr implements fuse.RawFileSystem.
 func (t *Tree) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	t.attr(in.NodeId, &out.Attr)
 	out.SetTimeout(t.timeout())
-	return fuse.OK
+	return t.attr(in.NodeId, &out.Attr)
 }
 
 // SetAttr implements fuse.RawFileSystem; it knows the size.
 func (t *Tree) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	if size, ok := in.GetSize(); ok {
+	if size, ok := in.GetSize(); ok && t.made(in.NodeId) {
+		if err := syscall.Truncate(t.path(in.NodeId), int64(size)); err != nil {
+			return fuse.ToStatus(err)
+		}
+	} else if ok {
 		t.mu.Lock()
 		b := make([]byte, size)
 		copy(b, t.contentLocked(in.NodeId))
 		t.data[in.NodeId] = b
 		t.mu.Unlock()
 	}
-	t.attr(in.NodeId, &out.Attr)
 	out.SetTimeout(t.timeout())
-	return fuse.OK
+	return t.attr(in.NodeId, &out.Attr)
 }
 
 // Open implements fuse.RawFileSystem.
@@ -179,6 +197,9 @@ func (t *Tree) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.R
 			return nil, status
 		}
 	}
+	if t.made(in.NodeId) {
+		return t.readMade(in, buf)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := t.contentLocked(in.NodeId)
@@ -194,6 +215,9 @@ func (t *Tree) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uin
 		if status := t.OnWrite(cancel, in.NodeId, data); !status.Ok() {
 			return 0, status
 		}
+	}
+	if t.made(in.NodeId) {
+		return t.writeMade(in, data)
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
