@@ -161,7 +161,7 @@ func TestDoctor(t *testing.T) {
 	in := shared(t)
 	in.must(t, "doctor")
 	// A machine that lacks something, in a namespace of its own.
-	script := `mount --bind "$0" /dev/fuse && exec setpriv --reuid="$1" --regid="$2" --clear-groups env HOLDFAST_STATE="$3" "$4" doctor -o json`
+	script := `umount -alt fuse.holdfast; mount --bind "$0" /dev/fuse && exec setpriv --reuid="$1" --regid="$2" --clear-groups env HOLDFAST_STATE="$3" "$4" doctor -o json`
 	cover := filepath.Join(in.work, "no-fuse-for-the-doctor")
 	if err := os.WriteFile(cover, nil, 0o600); err != nil {
 		t.Fatal(err)

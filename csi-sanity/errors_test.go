@@ -35,7 +35,7 @@ func TestNoFuse(t *testing.T) {
 	if err := os.WriteFile(cover, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	script := `mount --bind "$0" /dev/fuse && exec setpriv --reuid="$1" --regid="$2" --clear-groups env HOLDFAST_STATE="$3" "$4" up --port-base "$5"`
+	script := `umount -alt fuse.holdfast; mount --bind "$0" /dev/fuse && exec setpriv --reuid="$1" --regid="$2" --clear-groups env HOLDFAST_STATE="$3" "$4" up --port-base "$5"`
 	out, err := finish(asRoot("unshare", "--mount", "sh", "-c", script,
 		cover, fmt.Sprint(os.Getuid()), fmt.Sprint(os.Getgid()), in.dir, filepath.Join(bin, "holdfast"), fmt.Sprint(in.base)))
 	if err == nil || !strings.Contains(out.stderr, "holdfast: FUSE: ") || !strings.Contains(out.stderr, "modprobe fuse") {

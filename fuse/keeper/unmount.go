@@ -15,7 +15,7 @@ import (
 
 // namespaceWait is how long the kernel may take to end a session after its last
 // mount here went; longer means that another mount namespace has one too.
-const namespaceWait = 2 * time.Second
+const namespaceWait = 10 * time.Second
 
 func (k *Keeper) unmount(ctx context.Context, target string) error {
 	if err := checkPath(target); err != nil {
