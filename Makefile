@@ -62,7 +62,7 @@ down: $(if $(wildcard bin/holdfast),,build) ## Stop everything that up started; 
 .PHONY: test
 test: preflight ## Run every test: packages with the race detector, the binaries from outside, the image
 	@deploy/dev/prepare.sh run race image
-	$(GO) test -race -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /csi-sanity)
+	$(GO) test -race -tags invariants -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /csi-sanity)
 	@$(MAKE) sanity image-test
 
 .PHONY: sanity

@@ -85,9 +85,15 @@ func (r *rig) path(elements ...string) string {
 // clean leaves nothing; a folder that is still mounted on is not entered.
 func (r *rig) clean() {
 	_ = unix.Unmount(r.path("target"), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	cached, _ := filepath.Glob(r.path("state", "cache", "*"))
+	for _, file := range cached {
+		if err := os.Remove(file); err != nil {
+			r.t.Error(err)
+		}
+	}
 	for _, name := range []string{
 		"run/keeper-node.sock", "run/keeper-mounter.sock", "run/keeper.lock", "run",
-		"state/serve.lock", "state/volumes", "state",
+		"state/serve.lock", "state/volumes", "state/cache", "state",
 		"log/mounter.log", "log/mounter-parent.log", "log/keeper.log", "log",
 		"target", "holdfast-mount",
 	} {
