@@ -114,6 +114,10 @@ func appearInMount(t *testing.T, v *volume, dir string, read func(string) ([]byt
 		info, err := os.Stat(filepath.Join(dir, path))
 		if err != nil || info.Mode() != want {
 			t.Errorf("%s, made over S3, has mode %v (%v), want %v", path, info.Mode(), err, want)
+			continue
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); !ok || int(st.Uid) != os.Getuid() || int(st.Gid) != os.Getgid() {
+			t.Errorf("%s, made over S3, belongs to %d:%d, want whoever ran up", path, st.Uid, st.Gid)
 		}
 	}
 	if _, err := v.client().DeleteObject(t.Context(), &s3.DeleteObjectInput{Bucket: aws.String(v.Bucket), Key: aws.String("made/by/s3/deep")}); err != nil {

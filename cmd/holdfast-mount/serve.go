@@ -50,6 +50,7 @@ const (
 // serveOptions are the mounter's flags.
 type serveOptions struct {
 	runDir, keeper, stateDir, filer string
+	owner                           objectOwner
 	cacheDir                        string
 	cacheMiB                        int64
 	logs                            logOptions
@@ -60,6 +61,8 @@ func (o *serveOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.keeper, "keeper", "", "the keeper's `socket` (default: the mounter's socket in --run-dir)")
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/mounter", "`folder` of this process's own, for what waits to be written; --dir for short")
 	flags.StringVar(&o.filer, "filer", "", "`host:port` of the filer's gRPC port")
+	flags.Uint32Var(&o.owner.UID, "object-uid", 0, "`uid` that objects made over S3 are shown with")
+	flags.Uint32Var(&o.owner.GID, "object-gid", 0, "`gid` that objects made over S3 are shown with")
 	flags.StringVar(&o.cacheDir, "cache-dir", "", "`folder` of this process's own, for chunks that were read (default: cache in --state-dir)")
 	flags.Int64Var(&o.cacheMiB, "cache-size", cache.DefaultLimit>>20, "what --cache-dir may take on the disk, in `MiB`, all included; 0 caches in memory only")
 	o.logs.register(flags)
@@ -70,6 +73,9 @@ func (o *serveOptions) register(flags *pflag.FlagSet) {
 		return pflag.NormalizedName(name)
 	})
 }
+
+// objectOwner is who objects belong to that were made over S3.
+type objectOwner struct{ UID, GID uint32 }
 
 // validate completes the options and says what is wrong with them.
 func (o *serveOptions) validate() error {
@@ -100,7 +106,7 @@ func (o *serveOptions) cache() cache.Options {
 
 // args leads a worker to the same options.
 func (o *serveOptions) args() []string {
-	return append([]string{"worker", "--keeper", o.keeper, "--state-dir", o.stateDir, "--filer", o.filer, "--cache-dir", o.cacheDir, "--cache-size", strconv.FormatInt(o.cacheMiB, 10)}, o.logs.args()...)
+	return append([]string{"worker", "--keeper", o.keeper, "--state-dir", o.stateDir, "--filer", o.filer, "--object-uid", fmt.Sprint(o.owner.UID), "--object-gid", fmt.Sprint(o.owner.GID), "--cache-dir", o.cacheDir, "--cache-size", strconv.FormatInt(o.cacheMiB, 10)}, o.logs.args()...)
 }
 
 func newServe(stderr io.Writer) *cobra.Command {

@@ -91,7 +91,7 @@ func newWorker(stderr io.Writer) *cobra.Command {
 				err = errors.Join(err, chunks.Close(ctx))
 			}()
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
-				return openFileSystem(cluster, chunks, volumes, log, g)
+				return openFileSystem(cluster, chunks, volumes, o.owner, log, g)
 			}
 			return work(ctx, log, o.keeper, open)
 		},

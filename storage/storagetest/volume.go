@@ -1,9 +1,6 @@
 package storagetest
 
 import (
-	"bytes"
-	"context"
-	"crypto/md5"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -367,129 +364,6 @@ func testRemove(t *testing.T, a, _ storage.Volume) {
 			t.Errorf("remove %q: %v", p, err)
 		}
 		want(t, "remove again", a.Files.Remove(t.Context(), p, false), storage.NotFound)
-	}
-}
-
-func testChunks(t *testing.T, a, b storage.Volume) {
-	data := bytes.Repeat([]byte("compressible "), 1<<17)
-	c, err := a.Chunks.Write(t.Context(), "f", data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if sum := md5.Sum(data); c.Size != int64(len(data)) || !bytes.Equal(c.MD5, sum[:]) {
-		t.Errorf("chunk: %+v", c)
-	}
-	for range 20 {
-		off := rand.IntN(len(data))
-		n := 1 + rand.IntN(len(data)-off)
-		got := make([]byte, n)
-		if err := b.Chunks.Read(t.Context(), c, got, int64(off)); err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got, data[off:off+n]) {
-			t.Fatalf("%d bytes at %d differ", n, off)
-		}
-	}
-	want(t, "read behind the end", b.Chunks.Read(t.Context(), c, make([]byte, 10), c.Size-5), storage.Corrupt)
-}
-
-func testKeepData(t *testing.T, a, b storage.Volume) {
-	e := write(t, a, "f", "still read")
-	if err := a.Files.Remove(t.Context(), "f", true); err != nil {
-		t.Fatal(err)
-	}
-	wait(t, 1500*time.Millisecond)
-	if read(t, b, e) != "still read" {
-		t.Error("the content went with the name")
-	}
-	if err := a.Chunks.Delete(t.Context(), []storage.ChunkID{e.Chunks[0].ID}); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Chunks.Delete(t.Context(), []storage.ChunkID{e.Chunks[0].ID}); err != nil {
-		t.Errorf("delete again: %v", err)
-	}
-}
-
-func testWatch(t *testing.T, a, b storage.Volume) {
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
-	defer stop()
-	events, ready, done := make(chan storage.Event, 100), make(chan struct{}), make(chan error, 1)
-	go func() { done <- b.Watcher.Watch(ctx, func() { close(ready) }, func(e storage.Event) { events <- e }) }()
-	select {
-	case <-ready:
-	case <-ctx.Done():
-		t.Fatal("never ready")
-	}
-	create(t, b, "own", newFile(0)) // not told
-	f := create(t, a, "f", newFile(0))
-	f.Mode = 0o600
-	if _, err := a.Files.Update(ctx, "f", f); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Files.Rename(ctx, "f", "g"); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Files.Remove(ctx, "g", false); err != nil {
-		t.Fatal(err)
-	}
-	steps := []struct{ old, next storage.Path }{{"", "f"}, {"f", "f"}, {"f", "g"}, {"g", ""}}
-	for _, s := range steps {
-		select {
-		case e := <-events:
-			var old, next storage.Path
-			if e.Old != nil {
-				old = e.Old.Path
-			}
-			if e.New != nil {
-				next = e.New.Path
-			}
-			if old != s.old || next != s.next {
-				t.Errorf("event %q to %q, want %q to %q", old, next, s.old, s.next)
-			}
-		case <-ctx.Done():
-			t.Fatalf("no event for %q to %q", s.old, s.next)
-		}
-	}
-	stop()
-	if err := <-done; err == nil {
-		t.Error("Watch returned no error")
-	}
-}
-
-func testUsage(t *testing.T, a, _ storage.Volume) {
-	t.Parallel() // the real store counts once a minute
-	u, err := a.Meter.Usage(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if u.Capacity <= 0 || u.Used < 0 {
-		t.Errorf("usage %+v", u)
-	}
-	write(t, a, "f", string(bytes.Repeat([]byte{'x', 0, 0xff, 7}, 1<<18)))
-	deadline := time.Now().Add(3 * time.Minute)
-	for {
-		now, err := a.Meter.Usage(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if now.Used > u.Used {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("usage stays %+v after a write of 1 MiB", now)
-		}
-		wait(t, 200*time.Millisecond)
-	}
-}
-
-func testCancelled(t *testing.T, a, _ storage.Volume) {
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := a.Files.Lookup(ctx, ""); !storage.IsContext(err) {
-		t.Errorf("cancelled look-up: %v", err)
-	}
-	if _, err := a.Chunks.Write(ctx, "f", []byte("x")); !storage.IsContext(err) {
-		t.Errorf("cancelled write: %v", err)
 	}
 }
 

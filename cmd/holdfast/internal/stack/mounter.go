@@ -3,6 +3,7 @@ package stack
 import (
 	"context"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/process"
@@ -25,6 +26,8 @@ func startMounter(ctx context.Context, o Options, mount, filer string) (process.
 		"--run-dir", o.Dir.Run(),
 		"--state-dir", o.Dir.Mounter(),
 		"--filer", filer,
+		// What is put into a bucket over S3 belongs to whoever runs this.
+		"--object-uid", strconv.Itoa(os.Getuid()), "--object-gid", strconv.Itoa(os.Getgid()),
 	}}
 	if os.Getuid() == 0 {
 		account := o.accounts().Mounter
