@@ -4,7 +4,7 @@
 # RUN lines are in exec form, so that the builder needs go and no shell: the
 # image test (deploy/image) gives one that has nothing else. Exec form expands
 # no variables, hence ENV.
-ARG GO_IMAGE=docker.io/library/golang:1.26-bookworm
+ARG GO_IMAGE=golang:1.26-bookworm
 
 # The builder runs as what it is and cross-compiles: no emulation.
 FROM --platform=$BUILDPLATFORM ${GO_IMAGE} AS build
