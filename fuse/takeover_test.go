@@ -80,10 +80,28 @@ func TestTakeOverModel(t *testing.T) {
 			limit = 2 << 20 // large enough for a stage's file, and for chunks
 		}
 		off := rng.Int64N(limit)
-		switch rng.IntN(8) {
+		switch rng.IntN(9) {
 		case 0:
 			c = c.crash(false)
 			crashes++
+		case 8: // the journal is compacted while the file is written and committed
+			around := func() {
+				data := []byte{byte(step), byte(step >> 8)}
+				c.ok("write", c.write(f.node, data, off))
+				f.data = append(f.data, make([]byte, max(0, off+2-int64(len(f.data))))...)
+				copy(f.data[off:], data)
+				if rng.IntN(2) == 0 {
+					c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(f.node)}))
+				}
+			}
+			if err := c.fs.memo.journal.Compact(func(emit func([]byte) error) error {
+				around()
+				err := c.fs.live(emit)
+				around()
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
 		case 1:
 			c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(f.node)}))
 		case 2:
