@@ -19,14 +19,6 @@ import (
 // table and the stages. What the store knows better, the entries, is asked for
 // when it is needed, so a take-over does not wait for the network.
 
-const (
-	// compactAt is when the journal is written anew: it is read at a take-over, and
-	// 64 MiB of it take a tenth of a second.
-	compactAt = 64 << 20
-	// houseEvery is how often it is looked after.
-	houseEvery = time.Second
-)
-
 // Recover replays the journal in Options.Dir. To be called once, before Start.
 func (fs *FS) Recover() error {
 	if fs.opts.Dir == "" {
@@ -286,163 +278,21 @@ func (n *node) removed(err error) error {
 // noteKept writes down what the open handles of a file that loses its last name
 // still need.
 func (fs *FS) noteKept(n *node) error {
-	e := n.stored()
+	r, err := keptRecord(n.id, n.stored())
+	if err != nil {
+		return err
+	}
+	return fs.memo.write(r)
+}
+
+// keptRecord holds the entry of a file without a name, less the adapter's own
+// form of it, which the next process cannot use.
+func keptRecord(id uint64, e storage.Entry) (record, error) {
+	e = e.Clone()
 	e.Origin = nil
-	e.Chunks = append([]storage.Chunk(nil), e.Chunks...)
 	for i := range e.Chunks {
 		e.Chunks[i].Origin = nil
 	}
 	data, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	return fs.memo.write(record{kind: recKept, id: n.id, data: data})
-}
-
-// keepHouse commits what no handle is open for, frees what nobody holds, and
-// keeps the journal short, until ctx ends.
-func (fs *FS) keepHouse(ctx context.Context) {
-	if fs.memo.journal == nil {
-		return
-	}
-	tick := time.NewTicker(houseEvery)
-	defer tick.Stop()
-	fs.leftovers.Store(true)
-	for {
-		if fs.leftovers.Swap(false) && !fs.sweep(ctx) {
-			fs.leftovers.Store(true)
-		}
-		if fs.memo.journal.Size() > compactAt {
-			if err := fs.compact(); err != nil {
-				fs.log.Warn("the journal was not compacted", "op", "journal", "err", err)
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
-}
-
-// sweep commits and frees what no handle is open for: what the mounter before
-// has left, and what could not be committed at a close. It reports whether
-// nothing is left.
-func (fs *FS) sweep(ctx context.Context) bool {
-	done := true
-	for _, n := range fs.table.all() {
-		orphan, opens := fs.table.state(n)
-		if opens > 0 {
-			continue
-		}
-		if orphan && n.isKept() {
-			fs.free(ctx, n)
-			fs.table.drop(n)
-		}
-		if n.dirty() {
-			err := error(nil)
-			if !n.loaded.Load() {
-				err = fs.load(ctx, n)
-			}
-			if err == nil {
-				err = fs.commit(ctx, n)
-			}
-			if storage.Is(err, storage.Stale) {
-				fs.log.Error("content was lost: the file was removed or replaced by somebody else", "op", "recover", "node", n.id, "err", err)
-				n.discard(fs)
-			}
-			done = done && !n.dirty()
-			fs.table.drop(n)
-		}
-	}
-	return done
-}
-
-// compact writes the journal anew.
-func (fs *FS) compact() error {
-	return fs.memo.journal.Compact(fs.live)
-}
-
-// live emits what is known now, while others go on.
-func (fs *FS) live(emit func([]byte) error) error {
-	put := func(r record) error { return emit(r.bytes()) }
-	if err := fs.memo.live(put); err != nil {
-		return err
-	}
-	if err := fs.table.live(put); err != nil {
-		return err
-	}
-	for _, n := range fs.table.all() {
-		if err := fs.liveStage(n, put); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// live emits the names and counts.
-func (t *table) live(put func(record) error) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, n := range t.byID {
-		for at := range n.links.names {
-			e := n.stored()
-			if err := put(record{kind: recName, id: n.id, parent: at.dir.id, name: at.name, a: identity(e), b: e.Inode}); err != nil {
-				return err
-			}
-		}
-		if n.links.lookups > 0 || n.links.opens > 0 {
-			if err := put(record{kind: recCounts, id: n.id, a: n.links.lookups, b: uint64(max(n.links.opens, 0))}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// liveStage emits what waits for a commit.
-func (fs *FS) liveStage(n *node, put func(record) error) error {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if n.mu.kept {
-		e := n.mu.entry.Clone()
-		e.Origin = nil
-		for i := range e.Chunks {
-			e.Chunks[i].Origin = nil
-		}
-		data, err := json.Marshal(e)
-		if err != nil {
-			return err
-		}
-		if err := put(record{kind: recKept, id: n.id, data: data}); err != nil {
-			return err
-		}
-	}
-	if s := n.mu.stage; s != nil {
-		if err := put(record{kind: recStage, id: n.id, a: uint64(s.base), b: uint64(s.size)}); err != nil {
-			return err
-		}
-		if s.file != nil {
-			if err := put(record{kind: recSpill, id: n.id}); err != nil {
-				return err
-			}
-		}
-		for _, d := range s.dirty {
-			r := record{kind: recSpan, id: n.id, a: uint64(d.from), b: uint64(d.to - d.from)}
-			if s.file == nil {
-				r = record{kind: recWrite, id: n.id, a: uint64(d.from), data: s.memory[d.from:d.to]}
-			}
-			if err := put(r); err != nil {
-				return err
-			}
-		}
-	}
-	if n.mu.pending.empty() {
-		return nil
-	}
-	data, err := json.Marshal(n.mu.pending)
-	if err != nil {
-		return err
-	}
-	return put(record{kind: recPatch, id: n.id, data: data})
+	return record{kind: recKept, id: id, data: data}, err
 }

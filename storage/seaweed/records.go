@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
-	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
 )
 
 // recordsDir holds one entry per volume, its record as JSON in the entry's own
@@ -96,18 +95,6 @@ func (c *Client) UpdateRecord(ctx context.Context, r storage.Record) (storage.Re
 func (c *Client) DeleteRecord(ctx context.Context, id storage.VolumeID) error {
 	if err := c.remove(ctx, recordsDir, string(id), true); err != nil {
 		return fmt.Errorf("record of volume %q: %w", id, err)
-	}
-	return nil
-}
-
-// DropCollection frees the volumes of a bucket that is gone.
-func (c *Client) DropCollection(ctx context.Context, b storage.BucketName) error {
-	err := c.call(ctx, func(ctx context.Context, _ int) error {
-		_, err := c.filer.DeleteCollection(ctx, &filerpb.DeleteCollectionRequest{Collection: string(b)})
-		return classify(ctx, err)
-	})
-	if err != nil && !storage.Is(err, storage.NotFound) {
-		return fmt.Errorf("drop the volumes of bucket %s: %w", b, err)
 	}
 	return nil
 }

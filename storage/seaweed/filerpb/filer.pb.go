@@ -139,55 +139,6 @@ func (WriteCondition_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_filerpb_filer_proto_rawDescGZIP(), []int{9, 0}
 }
 
-type ObjectMutation_Type int32
-
-const (
-	ObjectMutation_PUT            ObjectMutation_Type = 0
-	ObjectMutation_DELETE         ObjectMutation_Type = 1
-	ObjectMutation_PATCH_EXTENDED ObjectMutation_Type = 2
-)
-
-// Enum value maps for ObjectMutation_Type.
-var (
-	ObjectMutation_Type_name = map[int32]string{
-		0: "PUT",
-		1: "DELETE",
-		2: "PATCH_EXTENDED",
-	}
-	ObjectMutation_Type_value = map[string]int32{
-		"PUT":            0,
-		"DELETE":         1,
-		"PATCH_EXTENDED": 2,
-	}
-)
-
-func (x ObjectMutation_Type) Enum() *ObjectMutation_Type {
-	p := new(ObjectMutation_Type)
-	*p = x
-	return p
-}
-
-func (x ObjectMutation_Type) String() string {
-	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
-}
-
-func (ObjectMutation_Type) Descriptor() protoreflect.EnumDescriptor {
-	return file_filerpb_filer_proto_enumTypes[2].Descriptor()
-}
-
-func (ObjectMutation_Type) Type() protoreflect.EnumType {
-	return &file_filerpb_filer_proto_enumTypes[2]
-}
-
-func (x ObjectMutation_Type) Number() protoreflect.EnumNumber {
-	return protoreflect.EnumNumber(x)
-}
-
-// Deprecated: Use ObjectMutation_Type.Descriptor instead.
-func (ObjectMutation_Type) EnumDescriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{18, 0}
-}
-
 type LookupDirectoryEntryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Directory     string                 `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
@@ -1431,218 +1382,6 @@ func (*AtomicRenameEntryResponse) Descriptor() ([]byte, []int) {
 	return file_filerpb_filer_proto_rawDescGZIP(), []int{17}
 }
 
-type ObjectMutation struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          ObjectMutation_Type    `protobuf:"varint,1,opt,name=type,proto3,enum=filer_pb.ObjectMutation_Type" json:"type,omitempty"`
-	Directory     string                 `protobuf:"bytes,2,opt,name=directory,proto3" json:"directory,omitempty"`
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	Entry         *Entry                 `protobuf:"bytes,4,opt,name=entry,proto3" json:"entry,omitempty"`
-	SetExtended   map[string][]byte      `protobuf:"bytes,5,rep,name=set_extended,json=setExtended,proto3" json:"set_extended,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	IsDeleteData  bool                   `protobuf:"varint,7,opt,name=is_delete_data,json=isDeleteData,proto3" json:"is_delete_data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ObjectMutation) Reset() {
-	*x = ObjectMutation{}
-	mi := &file_filerpb_filer_proto_msgTypes[18]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ObjectMutation) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ObjectMutation) ProtoMessage() {}
-
-func (x *ObjectMutation) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[18]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ObjectMutation.ProtoReflect.Descriptor instead.
-func (*ObjectMutation) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{18}
-}
-
-func (x *ObjectMutation) GetType() ObjectMutation_Type {
-	if x != nil {
-		return x.Type
-	}
-	return ObjectMutation_PUT
-}
-
-func (x *ObjectMutation) GetDirectory() string {
-	if x != nil {
-		return x.Directory
-	}
-	return ""
-}
-
-func (x *ObjectMutation) GetName() string {
-	if x != nil {
-		return x.Name
-	}
-	return ""
-}
-
-func (x *ObjectMutation) GetEntry() *Entry {
-	if x != nil {
-		return x.Entry
-	}
-	return nil
-}
-
-func (x *ObjectMutation) GetSetExtended() map[string][]byte {
-	if x != nil {
-		return x.SetExtended
-	}
-	return nil
-}
-
-func (x *ObjectMutation) GetIsDeleteData() bool {
-	if x != nil {
-		return x.IsDeleteData
-	}
-	return false
-}
-
-type ObjectTransactionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	LockKey       string                 `protobuf:"bytes,1,opt,name=lock_key,json=lockKey,proto3" json:"lock_key,omitempty"`
-	Condition     *WriteCondition        `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"`
-	Mutations     []*ObjectMutation      `protobuf:"bytes,3,rep,name=mutations,proto3" json:"mutations,omitempty"`
-	Signatures    []int32                `protobuf:"varint,5,rep,packed,name=signatures,proto3" json:"signatures,omitempty"`
-	ConditionKey  string                 `protobuf:"bytes,6,opt,name=condition_key,json=conditionKey,proto3" json:"condition_key,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ObjectTransactionRequest) Reset() {
-	*x = ObjectTransactionRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[19]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ObjectTransactionRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ObjectTransactionRequest) ProtoMessage() {}
-
-func (x *ObjectTransactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[19]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ObjectTransactionRequest.ProtoReflect.Descriptor instead.
-func (*ObjectTransactionRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{19}
-}
-
-func (x *ObjectTransactionRequest) GetLockKey() string {
-	if x != nil {
-		return x.LockKey
-	}
-	return ""
-}
-
-func (x *ObjectTransactionRequest) GetCondition() *WriteCondition {
-	if x != nil {
-		return x.Condition
-	}
-	return nil
-}
-
-func (x *ObjectTransactionRequest) GetMutations() []*ObjectMutation {
-	if x != nil {
-		return x.Mutations
-	}
-	return nil
-}
-
-func (x *ObjectTransactionRequest) GetSignatures() []int32 {
-	if x != nil {
-		return x.Signatures
-	}
-	return nil
-}
-
-func (x *ObjectTransactionRequest) GetConditionKey() string {
-	if x != nil {
-		return x.ConditionKey
-	}
-	return ""
-}
-
-type ObjectTransactionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
-	ErrorCode     FilerError             `protobuf:"varint,2,opt,name=error_code,json=errorCode,proto3,enum=filer_pb.FilerError" json:"error_code,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ObjectTransactionResponse) Reset() {
-	*x = ObjectTransactionResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ObjectTransactionResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ObjectTransactionResponse) ProtoMessage() {}
-
-func (x *ObjectTransactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ObjectTransactionResponse.ProtoReflect.Descriptor instead.
-func (*ObjectTransactionResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *ObjectTransactionResponse) GetError() string {
-	if x != nil {
-		return x.Error
-	}
-	return ""
-}
-
-func (x *ObjectTransactionResponse) GetErrorCode() FilerError {
-	if x != nil {
-		return x.ErrorCode
-	}
-	return FilerError_OK
-}
-
 type AssignVolumeRequest struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Count            int32                  `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
@@ -1655,7 +1394,7 @@ type AssignVolumeRequest struct {
 
 func (x *AssignVolumeRequest) Reset() {
 	*x = AssignVolumeRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[21]
+	mi := &file_filerpb_filer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1406,7 @@ func (x *AssignVolumeRequest) String() string {
 func (*AssignVolumeRequest) ProtoMessage() {}
 
 func (x *AssignVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[21]
+	mi := &file_filerpb_filer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1419,7 @@ func (x *AssignVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignVolumeRequest.ProtoReflect.Descriptor instead.
 func (*AssignVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{21}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AssignVolumeRequest) GetCount() int32 {
@@ -1725,7 +1464,7 @@ type AssignVolumeResponse struct {
 
 func (x *AssignVolumeResponse) Reset() {
 	*x = AssignVolumeResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[22]
+	mi := &file_filerpb_filer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1476,7 @@ func (x *AssignVolumeResponse) String() string {
 func (*AssignVolumeResponse) ProtoMessage() {}
 
 func (x *AssignVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[22]
+	mi := &file_filerpb_filer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1489,7 @@ func (x *AssignVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignVolumeResponse.ProtoReflect.Descriptor instead.
 func (*AssignVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{22}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AssignVolumeResponse) GetFileId() string {
@@ -1806,7 +1545,7 @@ type Location struct {
 
 func (x *Location) Reset() {
 	*x = Location{}
-	mi := &file_filerpb_filer_proto_msgTypes[23]
+	mi := &file_filerpb_filer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1818,7 +1557,7 @@ func (x *Location) String() string {
 func (*Location) ProtoMessage() {}
 
 func (x *Location) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[23]
+	mi := &file_filerpb_filer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1831,7 +1570,7 @@ func (x *Location) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Location.ProtoReflect.Descriptor instead.
 func (*Location) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{23}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Location) GetUrl() string {
@@ -1864,7 +1603,7 @@ type Locations struct {
 
 func (x *Locations) Reset() {
 	*x = Locations{}
-	mi := &file_filerpb_filer_proto_msgTypes[24]
+	mi := &file_filerpb_filer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1876,7 +1615,7 @@ func (x *Locations) String() string {
 func (*Locations) ProtoMessage() {}
 
 func (x *Locations) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[24]
+	mi := &file_filerpb_filer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1889,7 +1628,7 @@ func (x *Locations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Locations.ProtoReflect.Descriptor instead.
 func (*Locations) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{24}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Locations) GetLocations() []*Location {
@@ -1908,7 +1647,7 @@ type LookupVolumeRequest struct {
 
 func (x *LookupVolumeRequest) Reset() {
 	*x = LookupVolumeRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[25]
+	mi := &file_filerpb_filer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +1659,7 @@ func (x *LookupVolumeRequest) String() string {
 func (*LookupVolumeRequest) ProtoMessage() {}
 
 func (x *LookupVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[25]
+	mi := &file_filerpb_filer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +1672,7 @@ func (x *LookupVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupVolumeRequest.ProtoReflect.Descriptor instead.
 func (*LookupVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{25}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *LookupVolumeRequest) GetVolumeIds() []string {
@@ -1952,7 +1691,7 @@ type LookupVolumeResponse struct {
 
 func (x *LookupVolumeResponse) Reset() {
 	*x = LookupVolumeResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[26]
+	mi := &file_filerpb_filer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +1703,7 @@ func (x *LookupVolumeResponse) String() string {
 func (*LookupVolumeResponse) ProtoMessage() {}
 
 func (x *LookupVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[26]
+	mi := &file_filerpb_filer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +1716,7 @@ func (x *LookupVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupVolumeResponse.ProtoReflect.Descriptor instead.
 func (*LookupVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{26}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *LookupVolumeResponse) GetLocationsMap() map[string]*Locations {
@@ -1997,7 +1736,7 @@ type StatisticsRequest struct {
 
 func (x *StatisticsRequest) Reset() {
 	*x = StatisticsRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[27]
+	mi := &file_filerpb_filer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +1748,7 @@ func (x *StatisticsRequest) String() string {
 func (*StatisticsRequest) ProtoMessage() {}
 
 func (x *StatisticsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[27]
+	mi := &file_filerpb_filer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +1761,7 @@ func (x *StatisticsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsRequest.ProtoReflect.Descriptor instead.
 func (*StatisticsRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{27}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatisticsRequest) GetReplication() string {
@@ -2053,7 +1792,7 @@ type StatisticsResponse struct {
 
 func (x *StatisticsResponse) Reset() {
 	*x = StatisticsResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[28]
+	mi := &file_filerpb_filer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2065,7 +1804,7 @@ func (x *StatisticsResponse) String() string {
 func (*StatisticsResponse) ProtoMessage() {}
 
 func (x *StatisticsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[28]
+	mi := &file_filerpb_filer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2078,7 +1817,7 @@ func (x *StatisticsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsResponse.ProtoReflect.Descriptor instead.
 func (*StatisticsResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{28}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *StatisticsResponse) GetTotalSize() uint64 {
@@ -2116,86 +1855,6 @@ func (x *StatisticsResponse) GetLogicalUsedSize() uint64 {
 	return 0
 }
 
-type DeleteCollectionRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Collection    string                 `protobuf:"bytes,1,opt,name=collection,proto3" json:"collection,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DeleteCollectionRequest) Reset() {
-	*x = DeleteCollectionRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[29]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DeleteCollectionRequest) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DeleteCollectionRequest) ProtoMessage() {}
-
-func (x *DeleteCollectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[29]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DeleteCollectionRequest.ProtoReflect.Descriptor instead.
-func (*DeleteCollectionRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{29}
-}
-
-func (x *DeleteCollectionRequest) GetCollection() string {
-	if x != nil {
-		return x.Collection
-	}
-	return ""
-}
-
-type DeleteCollectionResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *DeleteCollectionResponse) Reset() {
-	*x = DeleteCollectionResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[30]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DeleteCollectionResponse) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DeleteCollectionResponse) ProtoMessage() {}
-
-func (x *DeleteCollectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[30]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DeleteCollectionResponse.ProtoReflect.Descriptor instead.
-func (*DeleteCollectionResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{30}
-}
-
 type EventNotification struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OldEntry      *Entry                 `protobuf:"bytes,1,opt,name=old_entry,json=oldEntry,proto3" json:"old_entry,omitempty"`
@@ -2208,7 +1867,7 @@ type EventNotification struct {
 
 func (x *EventNotification) Reset() {
 	*x = EventNotification{}
-	mi := &file_filerpb_filer_proto_msgTypes[31]
+	mi := &file_filerpb_filer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2220,7 +1879,7 @@ func (x *EventNotification) String() string {
 func (*EventNotification) ProtoMessage() {}
 
 func (x *EventNotification) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[31]
+	mi := &file_filerpb_filer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2233,7 +1892,7 @@ func (x *EventNotification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventNotification.ProtoReflect.Descriptor instead.
 func (*EventNotification) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{31}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *EventNotification) GetOldEntry() *Entry {
@@ -2280,7 +1939,7 @@ type SubscribeMetadataRequest struct {
 
 func (x *SubscribeMetadataRequest) Reset() {
 	*x = SubscribeMetadataRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[32]
+	mi := &file_filerpb_filer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2292,7 +1951,7 @@ func (x *SubscribeMetadataRequest) String() string {
 func (*SubscribeMetadataRequest) ProtoMessage() {}
 
 func (x *SubscribeMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[32]
+	mi := &file_filerpb_filer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2305,7 +1964,7 @@ func (x *SubscribeMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeMetadataRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{32}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SubscribeMetadataRequest) GetClientName() string {
@@ -2377,7 +2036,7 @@ type SubscribeMetadataResponse struct {
 
 func (x *SubscribeMetadataResponse) Reset() {
 	*x = SubscribeMetadataResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[33]
+	mi := &file_filerpb_filer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2048,7 @@ func (x *SubscribeMetadataResponse) String() string {
 func (*SubscribeMetadataResponse) ProtoMessage() {}
 
 func (x *SubscribeMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[33]
+	mi := &file_filerpb_filer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2061,7 @@ func (x *SubscribeMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeMetadataResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{33}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SubscribeMetadataResponse) GetDirectory() string {
@@ -2450,7 +2109,7 @@ type WriteCondition_Clause struct {
 
 func (x *WriteCondition_Clause) Reset() {
 	*x = WriteCondition_Clause{}
-	mi := &file_filerpb_filer_proto_msgTypes[35]
+	mi := &file_filerpb_filer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2462,7 +2121,7 @@ func (x *WriteCondition_Clause) String() string {
 func (*WriteCondition_Clause) ProtoMessage() {}
 
 func (x *WriteCondition_Clause) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[35]
+	mi := &file_filerpb_filer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2615,34 +2274,7 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\n" +
 	"signatures\x18\x05 \x03(\x05R\n" +
 	"signatures\"\x1b\n" +
-	"\x19AtomicRenameEntryResponse\"\x81\x03\n" +
-	"\x0eObjectMutation\x121\n" +
-	"\x04type\x18\x01 \x01(\x0e2\x1d.filer_pb.ObjectMutation.TypeR\x04type\x12\x1c\n" +
-	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\x12%\n" +
-	"\x05entry\x18\x04 \x01(\v2\x0f.filer_pb.EntryR\x05entry\x12L\n" +
-	"\fset_extended\x18\x05 \x03(\v2).filer_pb.ObjectMutation.SetExtendedEntryR\vsetExtended\x12$\n" +
-	"\x0eis_delete_data\x18\a \x01(\bR\fisDeleteData\x1a>\n" +
-	"\x10SetExtendedEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"/\n" +
-	"\x04Type\x12\a\n" +
-	"\x03PUT\x10\x00\x12\n" +
-	"\n" +
-	"\x06DELETE\x10\x01\x12\x12\n" +
-	"\x0ePATCH_EXTENDED\x10\x02\"\xea\x01\n" +
-	"\x18ObjectTransactionRequest\x12\x19\n" +
-	"\block_key\x18\x01 \x01(\tR\alockKey\x126\n" +
-	"\tcondition\x18\x02 \x01(\v2\x18.filer_pb.WriteConditionR\tcondition\x126\n" +
-	"\tmutations\x18\x03 \x03(\v2\x18.filer_pb.ObjectMutationR\tmutations\x12\x1e\n" +
-	"\n" +
-	"signatures\x18\x05 \x03(\x05R\n" +
-	"signatures\x12#\n" +
-	"\rcondition_key\x18\x06 \x01(\tR\fconditionKey\"f\n" +
-	"\x19ObjectTransactionResponse\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\tR\x05error\x123\n" +
-	"\n" +
-	"error_code\x18\x02 \x01(\x0e2\x14.filer_pb.FilerErrorR\terrorCode\"\x8d\x01\n" +
+	"\x19AtomicRenameEntryResponse\"\x8d\x01\n" +
 	"\x13AssignVolumeRequest\x12\x14\n" +
 	"\x05count\x18\x01 \x01(\x05R\x05count\x12\x1e\n" +
 	"\n" +
@@ -2685,12 +2317,7 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\n" +
 	"file_count\x18\x06 \x01(\x04R\tfileCount\x12,\n" +
 	"\x12logical_total_size\x18\a \x01(\x04R\x10logicalTotalSize\x12*\n" +
-	"\x11logical_used_size\x18\b \x01(\x04R\x0flogicalUsedSize\"9\n" +
-	"\x17DeleteCollectionRequest\x12\x1e\n" +
-	"\n" +
-	"collection\x18\x01 \x01(\tR\n" +
-	"collection\"\x1a\n" +
-	"\x18DeleteCollectionResponse\"\xb7\x01\n" +
+	"\x11logical_used_size\x18\b \x01(\x04R\x0flogicalUsedSize\"\xb7\x01\n" +
 	"\x11EventNotification\x12,\n" +
 	"\told_entry\x18\x01 \x01(\v2\x0f.filer_pb.EntryR\boldEntry\x12,\n" +
 	"\tnew_entry\x18\x02 \x01(\v2\x0f.filer_pb.EntryR\bnewEntry\x12&\n" +
@@ -2723,20 +2350,18 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\x15EXISTING_IS_DIRECTORY\x10\x03\x12\x14\n" +
 	"\x10EXISTING_IS_FILE\x10\x04\x12\x18\n" +
 	"\x14ENTRY_ALREADY_EXISTS\x10\x05\x12\x17\n" +
-	"\x13PRECONDITION_FAILED\x10\x062\x85\b\n" +
+	"\x13PRECONDITION_FAILED\x10\x062\xcc\x06\n" +
 	"\fSeaweedFiler\x12e\n" +
 	"\x14LookupDirectoryEntry\x12%.filer_pb.LookupDirectoryEntryRequest\x1a&.filer_pb.LookupDirectoryEntryResponse\x12L\n" +
 	"\vListEntries\x12\x1c.filer_pb.ListEntriesRequest\x1a\x1d.filer_pb.ListEntriesResponse0\x01\x12J\n" +
 	"\vCreateEntry\x12\x1c.filer_pb.CreateEntryRequest\x1a\x1d.filer_pb.CreateEntryResponse\x12J\n" +
 	"\vUpdateEntry\x12\x1c.filer_pb.UpdateEntryRequest\x1a\x1d.filer_pb.UpdateEntryResponse\x12J\n" +
 	"\vDeleteEntry\x12\x1c.filer_pb.DeleteEntryRequest\x1a\x1d.filer_pb.DeleteEntryResponse\x12\\\n" +
-	"\x11AtomicRenameEntry\x12\".filer_pb.AtomicRenameEntryRequest\x1a#.filer_pb.AtomicRenameEntryResponse\x12\\\n" +
-	"\x11ObjectTransaction\x12\".filer_pb.ObjectTransactionRequest\x1a#.filer_pb.ObjectTransactionResponse\x12M\n" +
+	"\x11AtomicRenameEntry\x12\".filer_pb.AtomicRenameEntryRequest\x1a#.filer_pb.AtomicRenameEntryResponse\x12M\n" +
 	"\fAssignVolume\x12\x1d.filer_pb.AssignVolumeRequest\x1a\x1e.filer_pb.AssignVolumeResponse\x12M\n" +
 	"\fLookupVolume\x12\x1d.filer_pb.LookupVolumeRequest\x1a\x1e.filer_pb.LookupVolumeResponse\x12G\n" +
 	"\n" +
-	"Statistics\x12\x1b.filer_pb.StatisticsRequest\x1a\x1c.filer_pb.StatisticsResponse\x12Y\n" +
-	"\x10DeleteCollection\x12!.filer_pb.DeleteCollectionRequest\x1a\".filer_pb.DeleteCollectionResponse\x12^\n" +
+	"Statistics\x12\x1b.filer_pb.StatisticsRequest\x1a\x1c.filer_pb.StatisticsResponse\x12^\n" +
 	"\x11SubscribeMetadata\x12\".filer_pb.SubscribeMetadataRequest\x1a#.filer_pb.SubscribeMetadataResponse0\x01B:Z8github.com/holdfast-csi/holdfast/storage/seaweed/filerpbb\x06proto3"
 
 var (
@@ -2751,112 +2376,95 @@ func file_filerpb_filer_proto_rawDescGZIP() []byte {
 	return file_filerpb_filer_proto_rawDescData
 }
 
-var file_filerpb_filer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_filerpb_filer_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_filerpb_filer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_filerpb_filer_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
 var file_filerpb_filer_proto_goTypes = []any{
 	(FilerError)(0),                      // 0: filer_pb.FilerError
 	(WriteCondition_Kind)(0),             // 1: filer_pb.WriteCondition.Kind
-	(ObjectMutation_Type)(0),             // 2: filer_pb.ObjectMutation.Type
-	(*LookupDirectoryEntryRequest)(nil),  // 3: filer_pb.LookupDirectoryEntryRequest
-	(*LookupDirectoryEntryResponse)(nil), // 4: filer_pb.LookupDirectoryEntryResponse
-	(*ListEntriesRequest)(nil),           // 5: filer_pb.ListEntriesRequest
-	(*ListEntriesResponse)(nil),          // 6: filer_pb.ListEntriesResponse
-	(*Entry)(nil),                        // 7: filer_pb.Entry
-	(*FileChunk)(nil),                    // 8: filer_pb.FileChunk
-	(*FileChunkManifest)(nil),            // 9: filer_pb.FileChunkManifest
-	(*FileId)(nil),                       // 10: filer_pb.FileId
-	(*FuseAttributes)(nil),               // 11: filer_pb.FuseAttributes
-	(*WriteCondition)(nil),               // 12: filer_pb.WriteCondition
-	(*CreateEntryRequest)(nil),           // 13: filer_pb.CreateEntryRequest
-	(*CreateEntryResponse)(nil),          // 14: filer_pb.CreateEntryResponse
-	(*UpdateEntryRequest)(nil),           // 15: filer_pb.UpdateEntryRequest
-	(*UpdateEntryResponse)(nil),          // 16: filer_pb.UpdateEntryResponse
-	(*DeleteEntryRequest)(nil),           // 17: filer_pb.DeleteEntryRequest
-	(*DeleteEntryResponse)(nil),          // 18: filer_pb.DeleteEntryResponse
-	(*AtomicRenameEntryRequest)(nil),     // 19: filer_pb.AtomicRenameEntryRequest
-	(*AtomicRenameEntryResponse)(nil),    // 20: filer_pb.AtomicRenameEntryResponse
-	(*ObjectMutation)(nil),               // 21: filer_pb.ObjectMutation
-	(*ObjectTransactionRequest)(nil),     // 22: filer_pb.ObjectTransactionRequest
-	(*ObjectTransactionResponse)(nil),    // 23: filer_pb.ObjectTransactionResponse
-	(*AssignVolumeRequest)(nil),          // 24: filer_pb.AssignVolumeRequest
-	(*AssignVolumeResponse)(nil),         // 25: filer_pb.AssignVolumeResponse
-	(*Location)(nil),                     // 26: filer_pb.Location
-	(*Locations)(nil),                    // 27: filer_pb.Locations
-	(*LookupVolumeRequest)(nil),          // 28: filer_pb.LookupVolumeRequest
-	(*LookupVolumeResponse)(nil),         // 29: filer_pb.LookupVolumeResponse
-	(*StatisticsRequest)(nil),            // 30: filer_pb.StatisticsRequest
-	(*StatisticsResponse)(nil),           // 31: filer_pb.StatisticsResponse
-	(*DeleteCollectionRequest)(nil),      // 32: filer_pb.DeleteCollectionRequest
-	(*DeleteCollectionResponse)(nil),     // 33: filer_pb.DeleteCollectionResponse
-	(*EventNotification)(nil),            // 34: filer_pb.EventNotification
-	(*SubscribeMetadataRequest)(nil),     // 35: filer_pb.SubscribeMetadataRequest
-	(*SubscribeMetadataResponse)(nil),    // 36: filer_pb.SubscribeMetadataResponse
-	nil,                                  // 37: filer_pb.Entry.ExtendedEntry
-	(*WriteCondition_Clause)(nil),        // 38: filer_pb.WriteCondition.Clause
-	nil,                                  // 39: filer_pb.ObjectMutation.SetExtendedEntry
-	nil,                                  // 40: filer_pb.LookupVolumeResponse.LocationsMapEntry
+	(*LookupDirectoryEntryRequest)(nil),  // 2: filer_pb.LookupDirectoryEntryRequest
+	(*LookupDirectoryEntryResponse)(nil), // 3: filer_pb.LookupDirectoryEntryResponse
+	(*ListEntriesRequest)(nil),           // 4: filer_pb.ListEntriesRequest
+	(*ListEntriesResponse)(nil),          // 5: filer_pb.ListEntriesResponse
+	(*Entry)(nil),                        // 6: filer_pb.Entry
+	(*FileChunk)(nil),                    // 7: filer_pb.FileChunk
+	(*FileChunkManifest)(nil),            // 8: filer_pb.FileChunkManifest
+	(*FileId)(nil),                       // 9: filer_pb.FileId
+	(*FuseAttributes)(nil),               // 10: filer_pb.FuseAttributes
+	(*WriteCondition)(nil),               // 11: filer_pb.WriteCondition
+	(*CreateEntryRequest)(nil),           // 12: filer_pb.CreateEntryRequest
+	(*CreateEntryResponse)(nil),          // 13: filer_pb.CreateEntryResponse
+	(*UpdateEntryRequest)(nil),           // 14: filer_pb.UpdateEntryRequest
+	(*UpdateEntryResponse)(nil),          // 15: filer_pb.UpdateEntryResponse
+	(*DeleteEntryRequest)(nil),           // 16: filer_pb.DeleteEntryRequest
+	(*DeleteEntryResponse)(nil),          // 17: filer_pb.DeleteEntryResponse
+	(*AtomicRenameEntryRequest)(nil),     // 18: filer_pb.AtomicRenameEntryRequest
+	(*AtomicRenameEntryResponse)(nil),    // 19: filer_pb.AtomicRenameEntryResponse
+	(*AssignVolumeRequest)(nil),          // 20: filer_pb.AssignVolumeRequest
+	(*AssignVolumeResponse)(nil),         // 21: filer_pb.AssignVolumeResponse
+	(*Location)(nil),                     // 22: filer_pb.Location
+	(*Locations)(nil),                    // 23: filer_pb.Locations
+	(*LookupVolumeRequest)(nil),          // 24: filer_pb.LookupVolumeRequest
+	(*LookupVolumeResponse)(nil),         // 25: filer_pb.LookupVolumeResponse
+	(*StatisticsRequest)(nil),            // 26: filer_pb.StatisticsRequest
+	(*StatisticsResponse)(nil),           // 27: filer_pb.StatisticsResponse
+	(*EventNotification)(nil),            // 28: filer_pb.EventNotification
+	(*SubscribeMetadataRequest)(nil),     // 29: filer_pb.SubscribeMetadataRequest
+	(*SubscribeMetadataResponse)(nil),    // 30: filer_pb.SubscribeMetadataResponse
+	nil,                                  // 31: filer_pb.Entry.ExtendedEntry
+	(*WriteCondition_Clause)(nil),        // 32: filer_pb.WriteCondition.Clause
+	nil,                                  // 33: filer_pb.LookupVolumeResponse.LocationsMapEntry
 }
 var file_filerpb_filer_proto_depIdxs = []int32{
-	7,  // 0: filer_pb.LookupDirectoryEntryResponse.entry:type_name -> filer_pb.Entry
-	7,  // 1: filer_pb.ListEntriesResponse.entry:type_name -> filer_pb.Entry
-	8,  // 2: filer_pb.Entry.chunks:type_name -> filer_pb.FileChunk
-	11, // 3: filer_pb.Entry.attributes:type_name -> filer_pb.FuseAttributes
-	37, // 4: filer_pb.Entry.extended:type_name -> filer_pb.Entry.ExtendedEntry
-	10, // 5: filer_pb.FileChunk.fid:type_name -> filer_pb.FileId
-	8,  // 6: filer_pb.FileChunkManifest.chunks:type_name -> filer_pb.FileChunk
-	38, // 7: filer_pb.WriteCondition.clauses:type_name -> filer_pb.WriteCondition.Clause
-	7,  // 8: filer_pb.CreateEntryRequest.entry:type_name -> filer_pb.Entry
-	12, // 9: filer_pb.CreateEntryRequest.condition:type_name -> filer_pb.WriteCondition
-	36, // 10: filer_pb.CreateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
+	6,  // 0: filer_pb.LookupDirectoryEntryResponse.entry:type_name -> filer_pb.Entry
+	6,  // 1: filer_pb.ListEntriesResponse.entry:type_name -> filer_pb.Entry
+	7,  // 2: filer_pb.Entry.chunks:type_name -> filer_pb.FileChunk
+	10, // 3: filer_pb.Entry.attributes:type_name -> filer_pb.FuseAttributes
+	31, // 4: filer_pb.Entry.extended:type_name -> filer_pb.Entry.ExtendedEntry
+	9,  // 5: filer_pb.FileChunk.fid:type_name -> filer_pb.FileId
+	7,  // 6: filer_pb.FileChunkManifest.chunks:type_name -> filer_pb.FileChunk
+	32, // 7: filer_pb.WriteCondition.clauses:type_name -> filer_pb.WriteCondition.Clause
+	6,  // 8: filer_pb.CreateEntryRequest.entry:type_name -> filer_pb.Entry
+	11, // 9: filer_pb.CreateEntryRequest.condition:type_name -> filer_pb.WriteCondition
+	30, // 10: filer_pb.CreateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
 	0,  // 11: filer_pb.CreateEntryResponse.error_code:type_name -> filer_pb.FilerError
-	7,  // 12: filer_pb.UpdateEntryRequest.entry:type_name -> filer_pb.Entry
-	12, // 13: filer_pb.UpdateEntryRequest.condition:type_name -> filer_pb.WriteCondition
-	36, // 14: filer_pb.UpdateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
-	2,  // 15: filer_pb.ObjectMutation.type:type_name -> filer_pb.ObjectMutation.Type
-	7,  // 16: filer_pb.ObjectMutation.entry:type_name -> filer_pb.Entry
-	39, // 17: filer_pb.ObjectMutation.set_extended:type_name -> filer_pb.ObjectMutation.SetExtendedEntry
-	12, // 18: filer_pb.ObjectTransactionRequest.condition:type_name -> filer_pb.WriteCondition
-	21, // 19: filer_pb.ObjectTransactionRequest.mutations:type_name -> filer_pb.ObjectMutation
-	0,  // 20: filer_pb.ObjectTransactionResponse.error_code:type_name -> filer_pb.FilerError
-	26, // 21: filer_pb.AssignVolumeResponse.location:type_name -> filer_pb.Location
-	26, // 22: filer_pb.Locations.locations:type_name -> filer_pb.Location
-	40, // 23: filer_pb.LookupVolumeResponse.locations_map:type_name -> filer_pb.LookupVolumeResponse.LocationsMapEntry
-	7,  // 24: filer_pb.EventNotification.old_entry:type_name -> filer_pb.Entry
-	7,  // 25: filer_pb.EventNotification.new_entry:type_name -> filer_pb.Entry
-	34, // 26: filer_pb.SubscribeMetadataResponse.event_notification:type_name -> filer_pb.EventNotification
-	36, // 27: filer_pb.SubscribeMetadataResponse.events:type_name -> filer_pb.SubscribeMetadataResponse
-	1,  // 28: filer_pb.WriteCondition.Clause.kind:type_name -> filer_pb.WriteCondition.Kind
-	7,  // 29: filer_pb.WriteCondition.Clause.expected_entry:type_name -> filer_pb.Entry
-	27, // 30: filer_pb.LookupVolumeResponse.LocationsMapEntry.value:type_name -> filer_pb.Locations
-	3,  // 31: filer_pb.SeaweedFiler.LookupDirectoryEntry:input_type -> filer_pb.LookupDirectoryEntryRequest
-	5,  // 32: filer_pb.SeaweedFiler.ListEntries:input_type -> filer_pb.ListEntriesRequest
-	13, // 33: filer_pb.SeaweedFiler.CreateEntry:input_type -> filer_pb.CreateEntryRequest
-	15, // 34: filer_pb.SeaweedFiler.UpdateEntry:input_type -> filer_pb.UpdateEntryRequest
-	17, // 35: filer_pb.SeaweedFiler.DeleteEntry:input_type -> filer_pb.DeleteEntryRequest
-	19, // 36: filer_pb.SeaweedFiler.AtomicRenameEntry:input_type -> filer_pb.AtomicRenameEntryRequest
-	22, // 37: filer_pb.SeaweedFiler.ObjectTransaction:input_type -> filer_pb.ObjectTransactionRequest
-	24, // 38: filer_pb.SeaweedFiler.AssignVolume:input_type -> filer_pb.AssignVolumeRequest
-	28, // 39: filer_pb.SeaweedFiler.LookupVolume:input_type -> filer_pb.LookupVolumeRequest
-	30, // 40: filer_pb.SeaweedFiler.Statistics:input_type -> filer_pb.StatisticsRequest
-	32, // 41: filer_pb.SeaweedFiler.DeleteCollection:input_type -> filer_pb.DeleteCollectionRequest
-	35, // 42: filer_pb.SeaweedFiler.SubscribeMetadata:input_type -> filer_pb.SubscribeMetadataRequest
-	4,  // 43: filer_pb.SeaweedFiler.LookupDirectoryEntry:output_type -> filer_pb.LookupDirectoryEntryResponse
-	6,  // 44: filer_pb.SeaweedFiler.ListEntries:output_type -> filer_pb.ListEntriesResponse
-	14, // 45: filer_pb.SeaweedFiler.CreateEntry:output_type -> filer_pb.CreateEntryResponse
-	16, // 46: filer_pb.SeaweedFiler.UpdateEntry:output_type -> filer_pb.UpdateEntryResponse
-	18, // 47: filer_pb.SeaweedFiler.DeleteEntry:output_type -> filer_pb.DeleteEntryResponse
-	20, // 48: filer_pb.SeaweedFiler.AtomicRenameEntry:output_type -> filer_pb.AtomicRenameEntryResponse
-	23, // 49: filer_pb.SeaweedFiler.ObjectTransaction:output_type -> filer_pb.ObjectTransactionResponse
-	25, // 50: filer_pb.SeaweedFiler.AssignVolume:output_type -> filer_pb.AssignVolumeResponse
-	29, // 51: filer_pb.SeaweedFiler.LookupVolume:output_type -> filer_pb.LookupVolumeResponse
-	31, // 52: filer_pb.SeaweedFiler.Statistics:output_type -> filer_pb.StatisticsResponse
-	33, // 53: filer_pb.SeaweedFiler.DeleteCollection:output_type -> filer_pb.DeleteCollectionResponse
-	36, // 54: filer_pb.SeaweedFiler.SubscribeMetadata:output_type -> filer_pb.SubscribeMetadataResponse
-	43, // [43:55] is the sub-list for method output_type
-	31, // [31:43] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	6,  // 12: filer_pb.UpdateEntryRequest.entry:type_name -> filer_pb.Entry
+	11, // 13: filer_pb.UpdateEntryRequest.condition:type_name -> filer_pb.WriteCondition
+	30, // 14: filer_pb.UpdateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
+	22, // 15: filer_pb.AssignVolumeResponse.location:type_name -> filer_pb.Location
+	22, // 16: filer_pb.Locations.locations:type_name -> filer_pb.Location
+	33, // 17: filer_pb.LookupVolumeResponse.locations_map:type_name -> filer_pb.LookupVolumeResponse.LocationsMapEntry
+	6,  // 18: filer_pb.EventNotification.old_entry:type_name -> filer_pb.Entry
+	6,  // 19: filer_pb.EventNotification.new_entry:type_name -> filer_pb.Entry
+	28, // 20: filer_pb.SubscribeMetadataResponse.event_notification:type_name -> filer_pb.EventNotification
+	30, // 21: filer_pb.SubscribeMetadataResponse.events:type_name -> filer_pb.SubscribeMetadataResponse
+	1,  // 22: filer_pb.WriteCondition.Clause.kind:type_name -> filer_pb.WriteCondition.Kind
+	6,  // 23: filer_pb.WriteCondition.Clause.expected_entry:type_name -> filer_pb.Entry
+	23, // 24: filer_pb.LookupVolumeResponse.LocationsMapEntry.value:type_name -> filer_pb.Locations
+	2,  // 25: filer_pb.SeaweedFiler.LookupDirectoryEntry:input_type -> filer_pb.LookupDirectoryEntryRequest
+	4,  // 26: filer_pb.SeaweedFiler.ListEntries:input_type -> filer_pb.ListEntriesRequest
+	12, // 27: filer_pb.SeaweedFiler.CreateEntry:input_type -> filer_pb.CreateEntryRequest
+	14, // 28: filer_pb.SeaweedFiler.UpdateEntry:input_type -> filer_pb.UpdateEntryRequest
+	16, // 29: filer_pb.SeaweedFiler.DeleteEntry:input_type -> filer_pb.DeleteEntryRequest
+	18, // 30: filer_pb.SeaweedFiler.AtomicRenameEntry:input_type -> filer_pb.AtomicRenameEntryRequest
+	20, // 31: filer_pb.SeaweedFiler.AssignVolume:input_type -> filer_pb.AssignVolumeRequest
+	24, // 32: filer_pb.SeaweedFiler.LookupVolume:input_type -> filer_pb.LookupVolumeRequest
+	26, // 33: filer_pb.SeaweedFiler.Statistics:input_type -> filer_pb.StatisticsRequest
+	29, // 34: filer_pb.SeaweedFiler.SubscribeMetadata:input_type -> filer_pb.SubscribeMetadataRequest
+	3,  // 35: filer_pb.SeaweedFiler.LookupDirectoryEntry:output_type -> filer_pb.LookupDirectoryEntryResponse
+	5,  // 36: filer_pb.SeaweedFiler.ListEntries:output_type -> filer_pb.ListEntriesResponse
+	13, // 37: filer_pb.SeaweedFiler.CreateEntry:output_type -> filer_pb.CreateEntryResponse
+	15, // 38: filer_pb.SeaweedFiler.UpdateEntry:output_type -> filer_pb.UpdateEntryResponse
+	17, // 39: filer_pb.SeaweedFiler.DeleteEntry:output_type -> filer_pb.DeleteEntryResponse
+	19, // 40: filer_pb.SeaweedFiler.AtomicRenameEntry:output_type -> filer_pb.AtomicRenameEntryResponse
+	21, // 41: filer_pb.SeaweedFiler.AssignVolume:output_type -> filer_pb.AssignVolumeResponse
+	25, // 42: filer_pb.SeaweedFiler.LookupVolume:output_type -> filer_pb.LookupVolumeResponse
+	27, // 43: filer_pb.SeaweedFiler.Statistics:output_type -> filer_pb.StatisticsResponse
+	30, // 44: filer_pb.SeaweedFiler.SubscribeMetadata:output_type -> filer_pb.SubscribeMetadataResponse
+	35, // [35:45] is the sub-list for method output_type
+	25, // [25:35] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_filerpb_filer_proto_init() }
@@ -2869,8 +2477,8 @@ func file_filerpb_filer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_filerpb_filer_proto_rawDesc), len(file_filerpb_filer_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   38,
+			NumEnums:      2,
+			NumMessages:   32,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,11 +30,9 @@ const (
 	SeaweedFiler_UpdateEntry_FullMethodName          = "/filer_pb.SeaweedFiler/UpdateEntry"
 	SeaweedFiler_DeleteEntry_FullMethodName          = "/filer_pb.SeaweedFiler/DeleteEntry"
 	SeaweedFiler_AtomicRenameEntry_FullMethodName    = "/filer_pb.SeaweedFiler/AtomicRenameEntry"
-	SeaweedFiler_ObjectTransaction_FullMethodName    = "/filer_pb.SeaweedFiler/ObjectTransaction"
 	SeaweedFiler_AssignVolume_FullMethodName         = "/filer_pb.SeaweedFiler/AssignVolume"
 	SeaweedFiler_LookupVolume_FullMethodName         = "/filer_pb.SeaweedFiler/LookupVolume"
 	SeaweedFiler_Statistics_FullMethodName           = "/filer_pb.SeaweedFiler/Statistics"
-	SeaweedFiler_DeleteCollection_FullMethodName     = "/filer_pb.SeaweedFiler/DeleteCollection"
 	SeaweedFiler_SubscribeMetadata_FullMethodName    = "/filer_pb.SeaweedFiler/SubscribeMetadata"
 )
 
@@ -48,11 +46,9 @@ type SeaweedFilerClient interface {
 	UpdateEntry(ctx context.Context, in *UpdateEntryRequest, opts ...grpc.CallOption) (*UpdateEntryResponse, error)
 	DeleteEntry(ctx context.Context, in *DeleteEntryRequest, opts ...grpc.CallOption) (*DeleteEntryResponse, error)
 	AtomicRenameEntry(ctx context.Context, in *AtomicRenameEntryRequest, opts ...grpc.CallOption) (*AtomicRenameEntryResponse, error)
-	ObjectTransaction(ctx context.Context, in *ObjectTransactionRequest, opts ...grpc.CallOption) (*ObjectTransactionResponse, error)
 	AssignVolume(ctx context.Context, in *AssignVolumeRequest, opts ...grpc.CallOption) (*AssignVolumeResponse, error)
 	LookupVolume(ctx context.Context, in *LookupVolumeRequest, opts ...grpc.CallOption) (*LookupVolumeResponse, error)
 	Statistics(ctx context.Context, in *StatisticsRequest, opts ...grpc.CallOption) (*StatisticsResponse, error)
-	DeleteCollection(ctx context.Context, in *DeleteCollectionRequest, opts ...grpc.CallOption) (*DeleteCollectionResponse, error)
 	SubscribeMetadata(ctx context.Context, in *SubscribeMetadataRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeMetadataResponse], error)
 }
 
@@ -133,16 +129,6 @@ func (c *seaweedFilerClient) AtomicRenameEntry(ctx context.Context, in *AtomicRe
 	return out, nil
 }
 
-func (c *seaweedFilerClient) ObjectTransaction(ctx context.Context, in *ObjectTransactionRequest, opts ...grpc.CallOption) (*ObjectTransactionResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(ObjectTransactionResponse)
-	err := c.cc.Invoke(ctx, SeaweedFiler_ObjectTransaction_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (c *seaweedFilerClient) AssignVolume(ctx context.Context, in *AssignVolumeRequest, opts ...grpc.CallOption) (*AssignVolumeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AssignVolumeResponse)
@@ -167,16 +153,6 @@ func (c *seaweedFilerClient) Statistics(ctx context.Context, in *StatisticsReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(StatisticsResponse)
 	err := c.cc.Invoke(ctx, SeaweedFiler_Statistics_FullMethodName, in, out, cOpts...)
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
-func (c *seaweedFilerClient) DeleteCollection(ctx context.Context, in *DeleteCollectionRequest, opts ...grpc.CallOption) (*DeleteCollectionResponse, error) {
-	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	out := new(DeleteCollectionResponse)
-	err := c.cc.Invoke(ctx, SeaweedFiler_DeleteCollection_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -212,11 +188,9 @@ type SeaweedFilerServer interface {
 	UpdateEntry(context.Context, *UpdateEntryRequest) (*UpdateEntryResponse, error)
 	DeleteEntry(context.Context, *DeleteEntryRequest) (*DeleteEntryResponse, error)
 	AtomicRenameEntry(context.Context, *AtomicRenameEntryRequest) (*AtomicRenameEntryResponse, error)
-	ObjectTransaction(context.Context, *ObjectTransactionRequest) (*ObjectTransactionResponse, error)
 	AssignVolume(context.Context, *AssignVolumeRequest) (*AssignVolumeResponse, error)
 	LookupVolume(context.Context, *LookupVolumeRequest) (*LookupVolumeResponse, error)
 	Statistics(context.Context, *StatisticsRequest) (*StatisticsResponse, error)
-	DeleteCollection(context.Context, *DeleteCollectionRequest) (*DeleteCollectionResponse, error)
 	SubscribeMetadata(*SubscribeMetadataRequest, grpc.ServerStreamingServer[SubscribeMetadataResponse]) error
 	mustEmbedUnimplementedSeaweedFilerServer()
 }
@@ -246,9 +220,6 @@ func (UnimplementedSeaweedFilerServer) DeleteEntry(context.Context, *DeleteEntry
 func (UnimplementedSeaweedFilerServer) AtomicRenameEntry(context.Context, *AtomicRenameEntryRequest) (*AtomicRenameEntryResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AtomicRenameEntry not implemented")
 }
-func (UnimplementedSeaweedFilerServer) ObjectTransaction(context.Context, *ObjectTransactionRequest) (*ObjectTransactionResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method ObjectTransaction not implemented")
-}
 func (UnimplementedSeaweedFilerServer) AssignVolume(context.Context, *AssignVolumeRequest) (*AssignVolumeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AssignVolume not implemented")
 }
@@ -257,9 +228,6 @@ func (UnimplementedSeaweedFilerServer) LookupVolume(context.Context, *LookupVolu
 }
 func (UnimplementedSeaweedFilerServer) Statistics(context.Context, *StatisticsRequest) (*StatisticsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Statistics not implemented")
-}
-func (UnimplementedSeaweedFilerServer) DeleteCollection(context.Context, *DeleteCollectionRequest) (*DeleteCollectionResponse, error) {
-	return nil, status.Error(codes.Unimplemented, "method DeleteCollection not implemented")
 }
 func (UnimplementedSeaweedFilerServer) SubscribeMetadata(*SubscribeMetadataRequest, grpc.ServerStreamingServer[SubscribeMetadataResponse]) error {
 	return status.Error(codes.Unimplemented, "method SubscribeMetadata not implemented")
@@ -386,24 +354,6 @@ func _SeaweedFiler_AtomicRenameEntry_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
-func _SeaweedFiler_ObjectTransaction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(ObjectTransactionRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(SeaweedFilerServer).ObjectTransaction(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: SeaweedFiler_ObjectTransaction_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(SeaweedFilerServer).ObjectTransaction(ctx, req.(*ObjectTransactionRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _SeaweedFiler_AssignVolume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AssignVolumeRequest)
 	if err := dec(in); err != nil {
@@ -458,24 +408,6 @@ func _SeaweedFiler_Statistics_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
-func _SeaweedFiler_DeleteCollection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(DeleteCollectionRequest)
-	if err := dec(in); err != nil {
-		return nil, err
-	}
-	if interceptor == nil {
-		return srv.(SeaweedFilerServer).DeleteCollection(ctx, in)
-	}
-	info := &grpc.UnaryServerInfo{
-		Server:     srv,
-		FullMethod: SeaweedFiler_DeleteCollection_FullMethodName,
-	}
-	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(SeaweedFilerServer).DeleteCollection(ctx, req.(*DeleteCollectionRequest))
-	}
-	return interceptor(ctx, in, info, handler)
-}
-
 func _SeaweedFiler_SubscribeMetadata_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(SubscribeMetadataRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -515,10 +447,6 @@ var SeaweedFiler_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _SeaweedFiler_AtomicRenameEntry_Handler,
 		},
 		{
-			MethodName: "ObjectTransaction",
-			Handler:    _SeaweedFiler_ObjectTransaction_Handler,
-		},
-		{
 			MethodName: "AssignVolume",
 			Handler:    _SeaweedFiler_AssignVolume_Handler,
 		},
@@ -529,10 +457,6 @@ var SeaweedFiler_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Statistics",
 			Handler:    _SeaweedFiler_Statistics_Handler,
-		},
-		{
-			MethodName: "DeleteCollection",
-			Handler:    _SeaweedFiler_DeleteCollection_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
