@@ -47,6 +47,9 @@ type Entry struct {
 	Inline []byte
 	// Xattr are the extended attributes, by full name ("user.color").
 	Xattr map[string][]byte
+	// Commits says which writers have changed the entry, and by which commit
+	// last; the newest is behind. It goes with Native: S3's overwriting drops it.
+	Commits []Commit
 	// Origin is the adapter's own form of the entry as read, and what a
 	// conditional update is judged against. Only adapters look inside.
 	Origin any
@@ -71,6 +74,43 @@ type Chunk struct {
 // ChunkID names stored bytes for ever: a cached copy can never be outdated.
 type ChunkID string
 
+// Commit is the mark that a writer leaves in an entry that it changes. A writer
+// that does not know whether a change of its was carried out, since the answer
+// was lost or the process died, finds its mark there, whatever others have
+// changed since.
+type Commit struct {
+	// Writer is drawn at random; Number grows with each commit of the writer.
+	Writer, Number uint64
+}
+
+// maxCommits bounds the writers that are remembered. The one that has been quiet
+// for longest is forgotten: it would have to wait for an answer while eight
+// others commit to the same file.
+const maxCommits = 8
+
+// Committed returns the number of the last commit of a writer, 0 when there is
+// none.
+func (e *Entry) Committed(writer uint64) uint64 {
+	for _, c := range e.Commits {
+		if c.Writer == writer {
+			return c.Number
+		}
+	}
+	return 0
+}
+
+// Commit leaves the mark of a writer.
+func (e *Entry) Commit(c Commit) {
+	kept := make([]Commit, 0, len(e.Commits)+1)
+	for _, o := range e.Commits {
+		if o.Writer != c.Writer {
+			kept = append(kept, o)
+		}
+	}
+	kept = append(kept, c)
+	e.Commits = kept[max(0, len(kept)-maxCommits):]
+}
+
 // IsDir reports whether the entry is a directory.
 func (e *Entry) IsDir() bool { return e.Mode.IsDir() }
 
@@ -85,5 +125,6 @@ func (e *Entry) Clone() Entry {
 	c.Chunks = slices.Clone(e.Chunks)
 	c.Inline = slices.Clone(e.Inline)
 	c.Xattr = maps.Clone(e.Xattr)
+	c.Commits = slices.Clone(e.Commits)
 	return c
 }

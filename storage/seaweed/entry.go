@@ -67,7 +67,8 @@ func fromWire(w *filerpb.Entry) storage.Entry {
 	if e.Ctime.IsZero() {
 		e.Ctime = e.Mtime
 	}
-	_, e.Native = w.GetExtended()[marker]
+	mark, native := w.GetExtended()[marker]
+	e.Native, e.Commits = native, commitsFromWire(mark)
 	for k, v := range w.GetExtended() {
 		if name, ok := strings.CutPrefix(k, xattrPrefix); ok {
 			if e.Xattr == nil {
@@ -103,10 +104,15 @@ func chunkFromWire(c *filerpb.FileChunk) storage.Chunk {
 	}
 }
 
-// fileID writes a file id as the volume servers want it: the key without leading
-// zeros, then the cookie in eight digits.
+// fileID writes a file id as the filer and the master do: the key in whole bytes
+// without leading zeros, then the cookie in eight digits. The same chunk has one
+// name everywhere.
 func fileID(f *filerpb.FileId) string {
-	return fmt.Sprintf("%d,%x%08x", f.GetVolumeId(), f.GetFileKey(), f.GetCookie())
+	key := fmt.Sprintf("%x", f.GetFileKey())
+	if len(key)%2 != 0 {
+		key = "0" + key
+	}
+	return fmt.Sprintf("%d,%s%08x", f.GetVolumeId(), key, f.GetCookie())
 }
 
 // instant clamps the times before 1970 that the filer gives to folders made on
@@ -201,9 +207,32 @@ func extended(w *filerpb.Entry, e storage.Entry, changed bool) {
 		ext[xattrPrefix+k] = v
 	}
 	if e.Native {
-		ext[marker] = []byte{'1'}
+		ext[marker] = markerOf(e.Commits)
 	}
 	w.Extended = ext
+}
+
+// markerOf is the value of the marker: a version, then 16 bytes for each writer.
+func markerOf(commits []storage.Commit) []byte {
+	b := make([]byte, 1, 1+16*len(commits))
+	b[0] = '1'
+	for _, c := range commits {
+		b = binary.LittleEndian.AppendUint64(b, c.Writer)
+		b = binary.LittleEndian.AppendUint64(b, c.Number)
+	}
+	return b
+}
+
+// commitsFromWire is the reverse.
+func commitsFromWire(mark []byte) []storage.Commit {
+	if len(mark) < 1 || mark[0] != '1' {
+		return nil
+	}
+	var commits []storage.Commit
+	for b := mark[1:]; len(b) >= 16; b = b[16:] {
+		commits = append(commits, storage.Commit{Writer: binary.LittleEndian.Uint64(b), Number: binary.LittleEndian.Uint64(b[8:])})
+	}
+	return commits
 }
 
 // compositeETag is an ETag of the multipart form, md5-N, for a content whose MD5

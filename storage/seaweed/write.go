@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -86,19 +87,21 @@ func (c *Client) update(ctx context.Context, dir string, e storage.Entry) (stora
 		return storage.Entry{}, err
 	}
 	done := fromWire(w)
-	if len(o.chunks) != len(o.entry.GetChunks()) && sameContent(o, e) { // manifests stay folded on the wire
-		done.Chunks = o.chunks
-		done.Origin = origin{w, o.chunks, done.Size}
+	if slices.ContainsFunc(w.GetChunks(), (*filerpb.FileChunk).GetIsChunkManifest) { // folded on the wire alone
+		done.Chunks = e.Chunks
+		done.Origin = origin{w, e.Chunks, done.Size}
 	}
 	return done, nil
 }
 
-// send replaces an entry by w, provided that the filer still holds was.
+// send replaces an entry by w, provided that the filer still holds was, and
+// returns what it holds now.
 func (c *Client) send(ctx context.Context, dir string, was, w *filerpb.Entry) (*filerpb.Entry, error) {
 	expected := proto.CloneOf(was)
 	expected.Name = w.GetName()
+	stored := w
 	err := c.call(ctx, func(ctx context.Context, attempt int) error {
-		_, err := c.filer.UpdateEntry(ctx, &filerpb.UpdateEntryRequest{
+		r, err := c.filer.UpdateEntry(ctx, &filerpb.UpdateEntryRequest{
 			Directory: dir, Entry: w, Signatures: c.signatures(),
 			Condition: &filerpb.WriteCondition{Clauses: []*filerpb.WriteCondition_Clause{{
 				Kind: filerpb.WriteCondition_IF_ENTRY_EQUAL, ExpectedEntry: expected,
@@ -107,25 +110,41 @@ func (c *Client) send(ctx context.Context, dir string, was, w *filerpb.Entry) (*
 		err = classify(ctx, err)
 		if attempt > 0 && storage.Is(err, storage.Changed) { // by our own unanswered attempt?
 			if r, lookErr := c.filer.LookupDirectoryEntry(ctx, &filerpb.LookupDirectoryEntryRequest{Directory: dir, Name: w.GetName()}); lookErr == nil && sameEntry(r.GetEntry(), w) {
+				stored = r.GetEntry()
 				return nil
 			}
 		}
+		// An update that changes nothing has no event.
+		stored = asStored(r.GetMetadataEvent(), expected)
 		return err
 	})
-	return w, err
+	return stored, err
 }
 
-// asStored returns a new entry as the filer wrote it: it fills in what was left
-// out, and a later condition compares with that.
-func asStored(ev *filerpb.SubscribeMetadataResponse, sent *filerpb.Entry) *filerpb.Entry {
-	if e := ev.GetEventNotification().GetNewEntry(); e != nil {
-		return e
+// asStored returns an entry as the filer holds it from now on: it fills in what
+// was left out, and a later condition compares with that. The event of a change
+// has the ids of chunks as numbers alone, a look-up has them as text too.
+func asStored(ev *filerpb.SubscribeMetadataResponse, otherwise *filerpb.Entry) *filerpb.Entry {
+	e := ev.GetEventNotification().GetNewEntry()
+	if e == nil {
+		return otherwise
 	}
-	return sent
+	for _, c := range e.GetChunks() {
+		if c.GetFileId() == "" && c.GetFid() != nil {
+			c.FileId = fileID(c.GetFid())
+		}
+	}
+	return e
 }
 
-// sameEntry compares two entries as the filer stores them.
+// sameEntry compares two entries, whatever the filer has filled in.
 func sameEntry(a, b *filerpb.Entry) bool {
+	a, b = proto.CloneOf(a), proto.CloneOf(b)
+	for _, e := range []*filerpb.Entry{a, b} {
+		for _, c := range e.GetChunks() {
+			c.Fid = nil
+		}
+	}
 	m := proto.MarshalOptions{Deterministic: true}
 	x, errX := m.Marshal(a)
 	y, errY := m.Marshal(b)

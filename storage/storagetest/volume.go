@@ -23,6 +23,8 @@ func Volume(t *testing.T, open func(t *testing.T) (a, b storage.Volume)) {
 		{"CreateRefuses", testCreateRefuses},
 		{"List", testList},
 		{"Update", testUpdate},
+		{"UpdateAgain", testUpdateAgain},
+		{"Commits", testCommits},
 		{"Rename", testRename},
 		{"RenameRefuses", testRenameRefuses},
 		{"Link", testLink},
