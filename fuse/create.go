@@ -32,7 +32,7 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 	if err := storage.CheckName(name); err != nil {
 		return nil, fs.status(op, dir, err)
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	p, err := fs.table.path(dir)
 	if err != nil {
@@ -152,7 +152,7 @@ func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOu
 	if err := storage.CheckName(name); err != nil {
 		return err
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	end, err := n.begin(ctx)
 	if err != nil {

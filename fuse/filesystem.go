@@ -23,9 +23,8 @@ const (
 	watchedTTL = time.Minute
 	// blindTTL is the same while the stream is down.
 	blindTTL = time.Second
-	// opTimeout ends a call that the store does not answer: EIO for that call
-	// alone.
-	opTimeout = 2 * time.Minute
+	// DefaultDeadline is long enough for a cluster that is started again.
+	DefaultDeadline = 2 * time.Minute
 )
 
 // Notifier tells the kernel to forget. Its methods must not wait; they fail only
@@ -53,6 +52,10 @@ type Options struct {
 	// Fresh says that the kernel session is a new one: it knows no names and holds
 	// no handles. What was written and not committed is committed all the same.
 	Fresh bool
+	// Deadline is how long a call waits for the store: then it gets EIO, that call
+	// alone. Nothing that was acknowledged is given up with it. 0 means
+	// DefaultDeadline.
+	Deadline time.Duration
 	// Logger takes failed operations; nothing when nil.
 	Logger *slog.Logger
 }
@@ -74,6 +77,7 @@ type FS struct {
 	// watched is set while the stream of changes is up.
 	watched atomic.Bool
 	space   spaceCache
+	calls   calls
 
 	notifier atomic.Pointer[Notifier]
 	stop     context.CancelFunc
@@ -93,11 +97,14 @@ func New(vol storage.Volume, o Options) *FS {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	if o.Deadline <= 0 {
+		o.Deadline = DefaultDeadline
+	}
 	m := newMemo(o.Logger)
 	return &FS{
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
-		memo: m, table: newTable(m), dirs: newDirStreams(),
+		memo: m, table: newTable(m), dirs: newDirStreams(), calls: calls{open: make(map[uint64]*call)},
 	}
 }
 
@@ -164,36 +171,6 @@ func (fs *FS) ttl() time.Duration {
 	return blindTTL
 }
 
-// changing is the context of an operation that changes something: an
-// interrupted system call may have been carried out, so it is not given up when
-// the application is signalled.
-func changing() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), opTimeout)
-}
-
-// reading is the context of an operation that can be repeated: it ends when the
-// kernel says that the caller was signalled.
-func reading(cancel <-chan struct{}) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(interruptible{context.Background(), cancel}, opTimeout)
-}
-
-// interruptible is a context that ends with the kernel's request.
-type interruptible struct {
-	context.Context
-	cancel <-chan struct{}
-}
-
-func (c interruptible) Done() <-chan struct{} { return c.cancel }
-
-func (c interruptible) Err() error {
-	select {
-	case <-c.cancel:
-		return context.Canceled
-	default:
-		return nil
-	}
-}
-
 // node finds the node of a request, and learns what the mounter before knew of
 // it.
 func (fs *FS) node(id uint64) (*node, error) {
@@ -204,7 +181,7 @@ func (fs *FS) node(id uint64) (*node, error) {
 	if n.loaded.Load() {
 		return n, nil
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	if err := fs.load(ctx, n); err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ func (fs *FS) Lookup(cancel <-chan struct{}, in *gofuse.InHeader, name string, o
 	if err != nil {
 		return fs.status("lookup", nil, err)
 	}
-	ctx, done := reading(cancel)
+	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
 	n, err := fs.lookup(ctx, dir, name, true)
 	if err != nil {
@@ -64,7 +64,7 @@ func (fs *FS) GetAttr(cancel <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.
 	if err != nil {
 		return fs.status("getattr", nil, err)
 	}
-	ctx, done := reading(cancel)
+	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
 	if err := fs.refresh(ctx, n, false); err != nil {
 		return fs.status("getattr", n, err)
@@ -114,7 +114,7 @@ func (fs *FS) Readlink(cancel <-chan struct{}, in *gofuse.InHeader) ([]byte, gof
 	if err != nil {
 		return nil, fs.status("readlink", nil, err)
 	}
-	ctx, done := reading(cancel)
+	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
 	if err := fs.refresh(ctx, n, false); err != nil {
 		return nil, fs.status("readlink", n, err)

@@ -21,7 +21,7 @@ func (fs *FS) Open(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut) go
 			return fs.status("open", n, err)
 		}
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	if err := fs.refresh(ctx, n, true); err != nil {
 		return fs.status("open", n, err)

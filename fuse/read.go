@@ -16,7 +16,7 @@ func (fs *FS) Read(cancel <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofus
 	if err != nil {
 		return nil, fs.status("read", nil, err)
 	}
-	ctx, done := reading(cancel)
+	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
 	got, err := fs.readAt(ctx, n, buf[:min(len(buf), int(in.Size))], int64(in.Offset))
 	if err != nil {

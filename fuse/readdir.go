@@ -104,7 +104,7 @@ func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node,
 	if err != nil {
 		return fs.status("readdir", nil, err)
 	}
-	ctx, done := reading(cancel)
+	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
 	s := fs.dirs.get(in.Fh)
 	s.mu.Lock()

@@ -26,7 +26,7 @@ func (fs *FS) removeName(op string, unique, id uint64, name string, directory bo
 	if err := fs.writable(); err != nil {
 		return fs.status(op, dir, err)
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	return fs.status(op, dir, fs.remove(ctx, unique, dir, name, directory))
 }

@@ -28,7 +28,7 @@ func (fs *FS) Rename(_ <-chan struct{}, in *gofuse.RenameIn, from, to string) go
 	if err := fs.writable(); err != nil {
 		return fs.status("rename", dir, err)
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	return fs.status("rename", dir, fs.rename(ctx, in.Unique, dir, from, toDir, to, in.Flags&renameNoReplace != 0))
 }

@@ -19,7 +19,7 @@ func (fs *FS) SetAttr(_ <-chan struct{}, in *gofuse.SetAttrIn, out *gofuse.AttrO
 	if err := fs.writable(); err != nil {
 		return fs.status("setattr", n, err)
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	if err := fs.setAttr(ctx, n, in); err != nil {
 		return fs.status("setattr", n, err)

@@ -29,7 +29,7 @@ type spaceCache struct {
 // StatFs implements gofuse.RawFileSystem. A measurement that fails is an error,
 // never a zero.
 func (fs *FS) StatFs(cancel <-chan struct{}, in *gofuse.InHeader, out *gofuse.StatfsOut) gofuse.Status {
-	ctx, done := reading(cancel)
+	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
 	u, err := fs.usage(ctx)
 	if err != nil {

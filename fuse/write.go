@@ -18,7 +18,7 @@ func (fs *FS) Write(_ <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32,
 	if err := fs.writable(); err != nil {
 		return 0, fs.status("write", n, err)
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	end, err := n.begin(ctx)
 	if err != nil {
@@ -91,7 +91,7 @@ func (fs *FS) sync(op string, id uint64) gofuse.Status {
 	if err != nil {
 		return fs.status(op, nil, err)
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	return fs.status(op, n, fs.commit(ctx, n))
 }
@@ -103,7 +103,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
 	if err != nil {
 		return
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	if n.dirty() { // a commit at close failed, or pages of a mapping came late
 		if err := fs.commit(ctx, n); err != nil {

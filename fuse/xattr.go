@@ -35,7 +35,7 @@ func (fs *FS) GetXAttr(cancel <-chan struct{}, in *gofuse.InHeader, name string,
 	if !servedXattr(name) {
 		return 0, gofuse.Status(syscall.ENOTSUP)
 	}
-	ctx, done := reading(cancel)
+	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
 	if err := fs.refresh(ctx, n, false); err != nil {
 		return 0, fs.status("getxattr", n, err)
@@ -53,7 +53,7 @@ func (fs *FS) ListXAttr(cancel <-chan struct{}, in *gofuse.InHeader, dest []byte
 	if err != nil {
 		return 0, fs.status("listxattr", nil, err)
 	}
-	ctx, done := reading(cancel)
+	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
 	if err := fs.refresh(ctx, n, false); err != nil {
 		return 0, fs.status("listxattr", n, err)
@@ -115,7 +115,7 @@ func (fs *FS) changeXattr(op string, id uint64, name string, edit func(map[strin
 	if !servedXattr(name) {
 		return gofuse.Status(syscall.ENOTSUP)
 	}
-	ctx, done := changing()
+	ctx, done := fs.changing()
 	defer done()
 	end, err := n.begin(ctx)
 	if err != nil {

@@ -27,7 +27,7 @@ type volumeConfig struct {
 // all volumes share, and the file system, which takes over what the mounter
 // before has left in its folder below volumesDir. It is to be started with the
 // session's notifier, and closed at the session's end.
-func openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, volumesDir string, owner objectOwner, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
+func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, volumesDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
 	var c volumeConfig
 	if err := json.Unmarshal(g.Config, &c); err != nil {
 		return nil, storage.Errorf(storage.Invalid, "session %s: its configuration cannot be read: %w", g.ID, err)
@@ -43,10 +43,11 @@ func openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, volumesDir str
 	}
 	fs := fuse.New(vol, fuse.Options{
 		ReadOnly: c.ReadOnly || g.ReadOnly,
-		UID:      owner.UID,
-		GID:      owner.GID,
+		UID:      o.owner.UID,
+		GID:      o.owner.GID,
 		Dir:      dir,
 		Fresh:    g.InitReply == nil,
+		Deadline: o.deadline,
 		Logger:   log.With("volume", c.Volume),
 	})
 	if err := fs.Recover(); err != nil {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-csi/holdfast/cache"
+	"github.com/holdfast-csi/holdfast/fuse"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -53,6 +54,7 @@ type serveOptions struct {
 	owner                           objectOwner
 	cacheDir                        string
 	cacheMiB                        int64
+	deadline                        time.Duration
 	logs                            logOptions
 }
 
@@ -65,6 +67,7 @@ func (o *serveOptions) register(flags *pflag.FlagSet) {
 	flags.Uint32Var(&o.owner.GID, "object-gid", 0, "`gid` that objects made over S3 are shown with")
 	flags.StringVar(&o.cacheDir, "cache-dir", "", "`folder` of this process's own, for chunks that were read (default: cache in --state-dir)")
 	flags.Int64Var(&o.cacheMiB, "cache-size", cache.DefaultLimit>>20, "what --cache-dir may take on the disk, in `MiB`, all included; 0 caches in memory only")
+	flags.DurationVar(&o.deadline, "deadline", fuse.DefaultDeadline, "how long a call may wait for the cluster: then it gets EIO, that call alone")
 	o.logs.register(flags)
 	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "dir" {
@@ -88,6 +91,9 @@ func (o *serveOptions) validate() error {
 	if !filepath.IsAbs(o.stateDir) || !filepath.IsAbs(o.keeper) {
 		return storage.Errorf(storage.Invalid, "--state-dir, --run-dir and --keeper must be absolute paths")
 	}
+	if o.deadline < time.Second {
+		return storage.Errorf(storage.Invalid, "--deadline %v: must be a second or more", o.deadline)
+	}
 	if o.cacheDir == "" {
 		o.cacheDir = filepath.Join(o.stateDir, "cache")
 	}
@@ -106,7 +112,7 @@ func (o *serveOptions) cache() cache.Options {
 
 // args leads a worker to the same options.
 func (o *serveOptions) args() []string {
-	return append([]string{"worker", "--keeper", o.keeper, "--state-dir", o.stateDir, "--filer", o.filer, "--object-uid", fmt.Sprint(o.owner.UID), "--object-gid", fmt.Sprint(o.owner.GID), "--cache-dir", o.cacheDir, "--cache-size", strconv.FormatInt(o.cacheMiB, 10)}, o.logs.args()...)
+	return append([]string{"worker", "--keeper", o.keeper, "--state-dir", o.stateDir, "--filer", o.filer, "--object-uid", fmt.Sprint(o.owner.UID), "--object-gid", fmt.Sprint(o.owner.GID), "--cache-dir", o.cacheDir, "--cache-size", strconv.FormatInt(o.cacheMiB, 10), "--deadline", o.deadline.String()}, o.logs.args()...)
 }
 
 func newServe(stderr io.Writer) *cobra.Command {

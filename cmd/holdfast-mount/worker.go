@@ -34,6 +34,7 @@ const attachBackoff = 100 * time.Millisecond
 // the session is made, and commits what it holds in Close.
 type fileSystem interface {
 	gofuse.RawFileSystem
+	session.Interrupter
 	Start(n fuse.Notifier)
 	Close(ctx context.Context) error
 	// Retire removes what is kept on the node for a session that has ended.
@@ -74,7 +75,7 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			if err := os.Mkdir(volumes, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 				return fmt.Errorf("state folder: %w", err)
 			}
-			cluster, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, Logger: log})
+			cluster, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, CallTimeout: o.deadline, Logger: log})
 			if err != nil {
 				return err
 			}
@@ -91,7 +92,7 @@ func newWorker(stderr io.Writer) *cobra.Command {
 				err = errors.Join(err, chunks.Close(ctx))
 			}()
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
-				return openFileSystem(cluster, chunks, volumes, o.owner, log, g)
+				return o.openFileSystem(cluster, chunks, volumes, log, g)
 			}
 			return work(ctx, log, o.keeper, open)
 		},

@@ -6,6 +6,14 @@ import "time"
 // keeps its slot as long as its request does, so that a successor, which runs the
 // request again, hears of it too.
 
+// Interrupter is a file system that hears of an interrupt by a call, too: to wait
+// for its cancel channel would cost it a goroutine for each request.
+type Interrupter interface {
+	// Interrupted is called once the request's channel is closed. The unique is
+	// that which the file system was given. It must not wait.
+	Interrupted(unique uint64)
+}
+
 // flight is a request that a handler has.
 type flight struct {
 	interrupts []slot
@@ -60,6 +68,9 @@ func (s *Session) cancel(unique uint64) bool {
 	native.PutUint32(in[opcodeAt:], opInterrupt)
 	native.PutUint64(in[inHeaderSize:], unique)
 	n, _ := s.server.HandleRequest([][]byte{in[:]}, [][]byte{out[:]})
+	if n == 0 && s.interrupter != nil {
+		s.interrupter.Interrupted(unique)
+	}
 	return n == 0
 }
 

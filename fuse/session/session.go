@@ -51,12 +51,14 @@ func (o Options) Validate() error {
 // descriptor that New was given: the session in the kernel ends only when every
 // copy is closed.
 type Session struct {
-	raw      fuse.RawFileSystem
-	server   *fuse.ProtocolServer
-	log      *slog.Logger
-	slots    *Slots
-	replayed func(opcode uint32)
-	fault    func(point string, opcode uint32) // of tests
+	raw    fuse.RawFileSystem
+	server *fuse.ProtocolServer
+	// interrupter is raw, if it wants to hear of interrupts.
+	interrupter Interrupter
+	log         *slog.Logger
+	slots       *Slots
+	replayed    func(opcode uint32)
+	fault       func(point string, opcode uint32) // of tests
 
 	// Fixed after New.
 	fd        int
@@ -99,6 +101,7 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 		key: keyOf(opts.Name), resend: opts.Resend, replayed: opts.Replayed,
 		heap: &heap{}, running: make(chan struct{}),
 	}
+	s.interrupter, _ = raw.(Interrupter)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

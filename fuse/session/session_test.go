@@ -219,36 +219,6 @@ func TestServesFiles(t *testing.T) {
 	}
 }
 
-// A signalled application's handler is told by its cancel channel.
-func TestInterrupt(t *testing.T) {
-	m := mountHere(t)
-	tree := sessiontest.New()
-	tree.Direct = true
-	reading := make(chan struct{}, 10)
-	cancelled := make(chan struct{}, 10)
-	tree.OnRead = func(cancel <-chan struct{}, _ uint64) fuse.Status {
-		reading <- struct{}{}
-		<-cancel
-		cancelled <- struct{}{}
-		return fuse.EINTR
-	}
-	m.serve(t, tree, session.Options{})
-
-	app := exec.CommandContext(t.Context(), "/proc/self/exe")
-	app.Env = append(os.Environ(), "HOLDFAST_TEST_READ="+filepath.Join(m.dir, sessiontest.Name(1)))
-	if err := app.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- app.Wait() }()
-	expect(t, "the read", reading)
-	if err := app.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, "the cancellation", cancelled)
-	_ = expect(t, "the application's end", exited)
-}
-
 func expect[T any](t *testing.T, what string, c <-chan T) T {
 	t.Helper()
 	select {
