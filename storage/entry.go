@@ -63,9 +63,10 @@ type Chunk struct {
 	// that belong to the file from there. Bytes behind Size are cut off: a chunk
 	// can lose its tail, never its head.
 	Offset, Size int64
-	// Modified orders overlapping chunks of one file, in nanoseconds.
+	// Modified orders overlapping chunks of one file: a counter (NextModified),
+	// that others fill from their clock, in nanoseconds.
 	Modified int64
-	// MD5 of the chunk's whole content, 16 bytes, or nil.
+	// MD5 of the content, 16 bytes, or nil when it is not known.
 	MD5 []byte
 	// Origin is the adapter's own form, carried along untouched.
 	Origin any

@@ -169,6 +169,9 @@ func chunkToWire(c storage.Chunk) *filerpb.FileChunk {
 	w := &filerpb.FileChunk{FileId: string(c.ID)}
 	if o, ok := c.Origin.(*filerpb.FileChunk); ok {
 		w = proto.CloneOf(o)
+		if c.MD5 == nil && chunkFromWire(o).MD5 != nil { // of the bytes that were cut off, too
+			w.ETag = ""
+		}
 	}
 	w.Offset, w.Size, w.ModifiedTsNs = c.Offset, uint64(c.Size), c.Modified
 	if c.MD5 != nil {
