@@ -61,14 +61,22 @@ down: $(if $(wildcard bin/holdfast),,build) ## Stop everything that up started; 
 
 .PHONY: test
 test: preflight ## Run every test: packages with the race detector, the binaries from outside, the image
-	@deploy/dev/prepare.sh run race image
+	@deploy/dev/prepare.sh run load race image
 	$(GO) test -race -tags invariants -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /csi-sanity)
 	@$(MAKE) sanity image-test
 
 .PHONY: sanity
 sanity: build ## Run the black-box tests of csi-sanity against bin/
-	@deploy/dev/prepare.sh run
+	@deploy/dev/prepare.sh run load
 	HOLDFAST_BIN='$(CURDIR)/bin' $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./csi-sanity/...
+
+# How many times; HOLDFAST_SEED repeats a run that failed.
+HOLDFAST_CHAOS ?= 1000
+
+.PHONY: chaos
+chaos: build ## Kill what serves the mounts a thousand times under load (HOLDFAST_CHAOS=kills, HOLDFAST_SEED)
+	@deploy/dev/prepare.sh run load
+	HOLDFAST_BIN='$(CURDIR)/bin' HOLDFAST_CHAOS='$(HOLDFAST_CHAOS)' $(GO) test -count=1 -v -timeout 2h -run '^TestKillWorkers$$' ./csi-sanity
 
 .PHONY: image-test
 image-test: preflight ## Build the Dockerfile for amd64 and arm64 without a registry, and look inside

@@ -15,6 +15,13 @@ func TestMain(m *testing.M) {
 }
 
 func runAll(m *testing.M) int {
+	if what := os.Getenv(mmapVariable); what != "" {
+		if err := mapMain(what); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	dir := os.Getenv("HOLDFAST_BIN")
 	if dir == "" {
 		dir = "../bin"

@@ -4,6 +4,7 @@
 #
 # usage: prepare.sh GROUP...
 #   run     start Holdfast: FUSE, curl, pip (it brings the pinned weed), git
+#   load    the kill tests and the benchmark: SQLite's own program
 #   race    the race detector: a C compiler
 #   proto   the generated code: protoc
 #   image   the image test: buildah
@@ -44,6 +45,9 @@ missing_packages() {
           has_pip || echo python3-pip
         fi
         ;;
+      load)
+        command -v sqlite3 >/dev/null || echo sqlite3
+        ;;
       race)
         command -v gcc >/dev/null || echo gcc
         has_headers || echo libc6-dev
@@ -54,7 +58,7 @@ missing_packages() {
       image)
         command -v buildah >/dev/null || echo buildah
         ;;
-      *) fail "no such group: $group (run, race, proto, image)" ;;
+      *) fail "no such group: $group (run, load, race, proto, image)" ;;
     esac
   done
 }
@@ -110,7 +114,7 @@ ready_fuse() {
 }
 
 groups=("$@")
-((${#groups[@]} > 0)) || fail "usage: $0 GROUP... (run, race, proto, image)"
+((${#groups[@]} > 0)) || fail "usage: $0 GROUP... (run, load, race, proto, image)"
 missing_packages >/dev/null
 install_missing
 for group in "${groups[@]}"; do
