@@ -33,6 +33,8 @@ type node struct {
 	// loaded is set once the entry was learnt in this process: a mounter that
 	// took over knows names first and asks for the rest when it is needed.
 	loaded atomic.Bool
+	// view is the content of entry, resolved, or that of an earlier one.
+	view atomic.Pointer[view]
 
 	mu struct {
 		sync.RWMutex

@@ -26,10 +26,30 @@ func (fs *FS) Read(cancel <-chan struct{}, in *gofuse.ReadIn, buf []byte) (gofus
 }
 
 // readAt fills b from off and returns how much of it lies before the end.
-// Uncommitted bytes come from the stage, the rest from the chunks, holes are
-// zeros. The bytes of the stage are copied first, under the lock; what a commit
-// does meanwhile does not matter to the chunks that were seen.
+//
+// A chunk can be gone by the time it is read: merged with others, here or by
+// another mount, or replaced. Then the file is looked at again. A server that is
+// away is another matter: its chunks are there.
 func (fs *FS) readAt(ctx context.Context, n *node, b []byte, off int64) (int, error) {
+	for try := 0; ; try++ {
+		got, e, err := fs.readOnce(ctx, n, b, off)
+		if !storage.Is(err, storage.NotFound) {
+			return got, err
+		}
+		if try == maxRetries {
+			return 0, storage.Errorf(storage.Busy, "read of node %d: its content was replaced %d times meanwhile: %w", n.id, try, err)
+		}
+		if err := fs.renewed(ctx, n, e, err); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// readOnce is readAt over the content e that the node has now. Uncommitted bytes
+// come from the stage, the rest from the chunks, holes are zeros. The bytes of the
+// stage are copied first, under the lock; what a commit does meanwhile does not
+// matter to the chunks that were seen.
+func (fs *FS) readOnce(ctx context.Context, n *node, b []byte, off int64) (int, storage.Entry, error) {
 	n.mu.RLock()
 	e, size, base := n.mu.entry, n.mu.entry.Size, n.mu.entry.Size
 	var staged []span
@@ -42,32 +62,31 @@ func (fs *FS) readAt(ctx context.Context, n *node, b []byte, off int64) (int, er
 			}
 			if err := s.read(b[d.from-off:d.to-off], d.from); err != nil {
 				n.mu.RUnlock()
-				return 0, fmt.Errorf("read the stage: %w", err)
+				return 0, e, fmt.Errorf("read the stage: %w", err)
 			}
 			staged = append(staged, d)
 		}
 	}
 	n.mu.RUnlock()
 	if off >= size {
-		return 0, nil
+		return 0, e, nil
 	}
 	b = b[:min(int64(len(b)), size-off)]
 	at := off
 	for _, d := range append(staged, span{off + int64(len(b)), off + int64(len(b))}) {
 		if at < d.from {
-			if err := fs.readStored(ctx, e, base, b[at-off:d.from-off], at); err != nil {
-				return 0, err
+			if err := fs.readStored(ctx, n, e, base, b[at-off:d.from-off], at); err != nil {
+				return 0, e, err
 			}
 		}
 		at = max(at, d.to)
 	}
-	return len(b), nil
+	return len(b), e, nil
 }
 
-// readStored fills b with the committed content of e, of which the first base
-// bytes count; behind them are zeros.
-func (fs *FS) readStored(ctx context.Context, e storage.Entry, base int64, b []byte, off int64) error {
-	end := off + int64(len(b))
+// readStored fills b with the committed content e of n, of which the first base
+// bytes count; behind them are zeros. NotFound when a chunk is gone.
+func (fs *FS) readStored(ctx context.Context, n *node, e storage.Entry, base int64, b []byte, off int64) error {
 	if len(e.Inline) > 0 {
 		clear(b)
 		if off < base {
@@ -75,17 +94,15 @@ func (fs *FS) readStored(ctx context.Context, e storage.Entry, base int64, b []b
 		}
 		return nil
 	}
-	at := off
-	for _, x := range storage.Layout(storage.Cut(e.Chunks, base)) {
+	at, end := off, min(off+int64(len(b)), base)
+	layout := n.layout(e)
+	for _, x := range layout[storage.Find(layout, off):] {
 		from, to := max(x.Offset, off), min(x.End(), end)
 		if from >= to {
-			continue
+			break
 		}
 		clear(b[at-off : from-off])
 		if err := fs.vol.Chunks.Read(ctx, x.Chunk, b[from-off:to-off], x.At+from-x.Offset); err != nil {
-			if storage.Is(err, storage.NotFound) { // replaced while open, and vacuumed since
-				return storage.Errorf(storage.Stale, "%w", err)
-			}
 			return err
 		}
 		at = to
