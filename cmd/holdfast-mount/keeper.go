@@ -50,6 +50,8 @@ func newKeeper(stderr io.Writer) *cobra.Command {
 	flags.IntVar(&o.MounterUID, "mounter-uid", 65534, "`uid` of the process that may serve them")
 	flags.StringArrayVar(&o.AllowRoots, "allow-root", nil, "`folder` beneath which may be mounted; may be given again. A node that is not root may also use directories of its own")
 	flags.DurationVar(&o.MounterWait, "mounter-wait", 0, "how long a request waits for a mounter (default 10s)")
+	flags.BoolVar(&o.NoSlots, "without-slots", false, "keep no memory for requests (tests)")
+	_ = flags.MarkHidden("without-slots")
 	logs.register(flags)
 	return cmd
 }

@@ -76,6 +76,8 @@ func (a *app) options(dir state.Dir, show *steps.Show) stack.Options {
 		Dir:      dir,
 		Weed:     os.Getenv(stack.EnvWeed),
 		Cache:    stack.CacheDir(os.Getuid(), os.Getenv),
+		Deadline: os.Getenv(stack.EnvDeadline),
+		NoSlots:  os.Getenv(stack.EnvSlots) == "off",
 		Progress: show.At,
 	}
 }

@@ -28,6 +28,9 @@ type Options struct {
 	// NotifierThread is the name of the mounter's threads that the fence does not
 	// wait for (session.NotifierThread).
 	NotifierThread string
+	// NoSlots gives no mounter memory for requests: what one leaves has to be sent
+	// again by the kernel. For tests of that.
+	NoSlots bool
 	// MounterWait is how long a request waits for a mounter; 0 means 10 s.
 	MounterWait time.Duration
 }

@@ -92,7 +92,7 @@ func (k *Keeper) hello(ctx context.Context, m *mounter, h helloMessage) error {
 		}
 	}
 	k.mu.Lock()
-	k.mu.mounter, m.greeted, m.slots = m, true, h.Slots
+	k.mu.mounter, m.greeted, m.slots = m, true, h.Slots && !k.opts.NoSlots
 	k.mu.changeLocked()
 	k.mu.Unlock()
 	if old != nil {

@@ -51,8 +51,10 @@ type role struct {
 	// Wait is the keeper's MounterWait.
 	Wait time.Duration `json:"wait,omitempty"`
 
-	// NoSlots makes a mounter read requests into memory of its own.
-	NoSlots bool `json:"noSlots,omitempty"`
+	// NoSlots makes a mounter read requests into memory of its own, KeepNoSlots a
+	// keeper give none.
+	NoSlots     bool `json:"noSlots,omitempty"`
+	KeepNoSlots bool `json:"keepNoSlots,omitempty"`
 	// NoResend keeps a mounter from having anything sent again.
 	NoResend bool `json:"noResend,omitempty"`
 	// Files is sessiontest.Tree's Dir.
@@ -94,7 +96,7 @@ func TestMain(m *testing.M) {
 func beKeeper(r role, log *slog.Logger) error {
 	k, err := keeper.New(keeper.Options{
 		Log: log, RunDir: r.RunDir, NodeUID: r.NodeUID, MounterUID: mounterUID, AllowRoots: r.Roots,
-		NotifierThread: session.NotifierThread, MounterWait: r.Wait,
+		NotifierThread: session.NotifierThread, MounterWait: r.Wait, NoSlots: r.KeepNoSlots,
 	})
 	if err != nil {
 		return err
@@ -170,7 +172,7 @@ func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 		return fuse.OK
 	}
 	o := session.Options{Log: h.log, InitReply: g.InitReply, Name: g.Serial, Resend: g.Resend && !h.role.NoResend, Replayed: h.replayed}
-	if !h.role.NoSlots {
+	if !h.role.NoSlots && g.Slots >= 0 {
 		slots, err := h.pools.Open(g.Slots)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", keeper.ErrSlots, err)

@@ -262,6 +262,25 @@ func TestWithoutSlotsRequestsAreLost(t *testing.T) {
 	}
 }
 
+// Where the keeper gives no slots, the kernel sends it again.
+func TestKeeperWithoutSlots(t *testing.T) {
+	if !resends() {
+		t.Skip("this kernel cannot resend (6.9)")
+	}
+	r := slotsRig(t)
+	r.role.KeepNoSlots, r.role.NoResend = true, false
+	r.startKeeper()
+	r.startMounter()
+	target := r.mount("vol", slow)
+	for range 3 {
+		r.comes(r.inFlight(target))
+		r.serving()
+	}
+	if n := r.replays(); n != 0 {
+		t.Errorf("%d requests were found in slots that are not there", n)
+	}
+}
+
 // The slots outlive the keeper, in the mounter; and then the mounter, in the next
 // keeper.
 func TestSlotsOutliveTheKeeper(t *testing.T) {

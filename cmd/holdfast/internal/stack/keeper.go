@@ -80,6 +80,9 @@ func startKeeper(ctx context.Context, o Options, mount string, ask bool) error {
 	for _, root := range allowRoots(o.Dir) {
 		args = append(args, "--allow-root", root)
 	}
+	if o.NoSlots {
+		args = append(args, "--without-slots")
+	}
 	d := detached{name: keeperName, path: mount, args: args}
 	if os.Getuid() != 0 {
 		if err := d.throughSudo(ctx, ask); err != nil {

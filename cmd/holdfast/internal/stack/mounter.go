@@ -29,6 +29,9 @@ func startMounter(ctx context.Context, o Options, mount, filer string) (process.
 		// What is put into a bucket over S3 belongs to whoever runs this.
 		"--object-uid", strconv.Itoa(os.Getuid()), "--object-gid", strconv.Itoa(os.Getgid()),
 	}}
+	if o.Deadline != "" {
+		d.args = append(d.args, "--deadline", o.Deadline)
+	}
 	if os.Getuid() == 0 {
 		account := o.accounts().Mounter
 		d.user = &account

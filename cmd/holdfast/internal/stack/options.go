@@ -23,6 +23,12 @@ type Options struct {
 	// Weed names the binary ($HOLDFAST_WEED), Cache where one is kept that was
 	// downloaded.
 	Weed, Cache string
+	// Deadline of a call that waits for the cluster ($HOLDFAST_DEADLINE), empty for
+	// the mounter's own.
+	Deadline string
+	// NoSlots has the kernel send again what a dead mounter has left, as the second
+	// line does ($HOLDFAST_KEEPER_SLOTS=off; for tests).
+	NoSlots bool
 	// Progress hears what goes on: step of steps, 0 when nobody knows.
 	Progress func(step, steps int, text string)
 }
@@ -47,6 +53,12 @@ func (o Options) FindOptions() cluster.FindOptions {
 const (
 	EnvWeed  = "HOLDFAST_WEED"
 	EnvCache = "HOLDFAST_CACHE"
+)
+
+// The variables that set what the keeper and the mounter are started with.
+const (
+	EnvDeadline = "HOLDFAST_DEADLINE"
+	EnvSlots    = "HOLDFAST_KEEPER_SLOTS"
 )
 
 // CacheDir is where a downloaded weed is kept. Root's own cache is closed to the
