@@ -4,73 +4,102 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"syscall"
-
-	"github.com/holdfast-csi/holdfast/storage"
 )
 
+// lastRounds is how often Compact follows the appends without stopping them.
+const lastRounds = 8
+
 // Compact replaces the journal by the records that live emits. Appends go on
-// meanwhile and end up behind them. One call at a time.
-func (l *Log) Compact(live func(emit func(record []byte) error) error) (err error) {
+// meanwhile and end up behind them: they are copied from the old file, so that
+// memory does not hold them. One call at a time.
+func (l *Log) Compact(live func(emit func(record []byte) error) error) error {
+	if err := l.compact(live); err != nil {
+		return fmt.Errorf("compact the journal: %w", err)
+	}
+	return nil
+}
+
+func (l *Log) compact(live func(emit func(record []byte) error) error) (err error) {
 	l.mu.Lock()
-	l.mu.during, l.mu.tail = true, nil
+	old, from := l.mu.tape, l.mu.size
 	l.mu.Unlock()
-	defer func() {
-		l.mu.Lock()
-		l.mu.during, l.mu.tail = false, nil
-		l.mu.Unlock()
-	}()
-	path := filepath.Join(l.dir, freshed)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := l.disk.open(freshed, true)
 	if err != nil {
-		return fmt.Errorf("compact the journal: %w", diskError(err))
+		return diskError(err)
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("compact the journal: %w", errors.Join(diskError(err), f.Close(), os.Remove(path)))
+			err = errors.Join(err, f.Close(), l.disk.remove(freshed))
 		}
 	}()
-	buf := newHeader()
-	size := int64(0)
-	flush := func() error {
-		n, err := f.WriteAt(buf, size)
-		size += int64(n)
-		buf = buf[:0]
+	t, err := newTape(f)
+	if err != nil {
 		return err
 	}
-	err = live(func(record []byte) error {
-		buf = append(buf, framed(record)...)
-		if len(buf) < 1<<20 {
+	out := &batch{tape: t}
+	if err := live(out.add); err != nil {
+		return err
+	}
+	follow := func(to int64) error {
+		if to == from {
 			return nil
 		}
-		return flush()
-	})
-	if err == nil {
-		err = flush()
+		end, damaged, err := newScanner(old.file, old.form, from, to).each(out.add)
+		if err == nil && (end != to || damaged > 0) {
+			err = errors.New("what was just appended cannot be read")
+		}
+		from = to
+		return err
 	}
-	if err != nil {
+	for range lastRounds {
+		to := l.Size()
+		if to-from < batchSize {
+			break
+		}
+		if err := follow(to); err != nil {
+			return err
+		}
+	}
+	if err := out.flush(); err != nil {
 		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	buf = append(buf, l.mu.tail...)
-	if err = flush(); err != nil {
+	if l.mu.closed {
+		return os.ErrClosed
+	}
+	if err := follow(l.mu.size); err != nil {
 		return err
 	}
-	if err = os.Rename(path, filepath.Join(l.dir, name)); err != nil {
+	if err := out.flush(); err != nil {
 		return err
 	}
-	old := l.mu.file
-	l.mu.file, l.mu.size, l.mu.failed = f, size, nil
-	_ = old.Close() // its name is gone
+	// On a full disk the reserve comes from what the old file gives back.
+	_ = t.room(0, reserve)
+	if err := l.renamedLocked(f); err != nil {
+		return err
+	}
+	l.mu.tape, l.mu.lost = t, nil
+	_ = old.file.Close() // its name is gone
+	_ = t.room(0, reserve)
 	return nil
 }
 
-// diskError classifies an error of the node's own disk.
-func diskError(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return storage.Errorf(storage.Full, "the node's disk is full: %w", err)
+// renamedLocked gives f the journal's name. An error of rename(2) does not tell
+// whether it was carried out, and appending to a file without a name would lose
+// what is acknowledged.
+func (l *Log) renamedLocked(f file) error {
+	err := l.disk.rename(freshed, name)
+	if err == nil {
+		return nil
 	}
-	return err
+	done, unknown := l.disk.names(name, f)
+	if unknown != nil {
+		l.mu.lost = fmt.Errorf("journal: which file has its name is not known: %w", errors.Join(err, unknown))
+		return l.mu.lost
+	}
+	if done {
+		return nil
+	}
+	return diskError(err)
 }

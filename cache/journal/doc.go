@@ -1,13 +1,15 @@
 // Package journal keeps a log on the node's disk that outlives the process.
 //
 // Owns: the form of the file (FORMAT.md): framing, checksums, torn tails,
-// compaction.
+// compaction, and the reserve that is left for the records that make a full disk
+// emptier.
 //
 // Never: what the records mean; fsync. The page cache outlives the process, and
 // the machine is not what it is for.
 //
-// Flow: Open replays what is there, Append adds, Compact writes the live state
-// anew while others append.
+// Flow: Open replays what is there, one record at a time; Append adds, and
+// AppendReserved adds on a full disk too; Compact writes the live state anew while
+// others append.
 //
 // Locks: Log.mu, held over one write(2). Append may be called under any lock;
 // the function given to Compact may take any lock, since Log.mu is not held

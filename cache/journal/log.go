@@ -1,195 +1,162 @@
 package journal
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-const (
-	name     = "journal"
-	freshed  = name + ".new"
-	version  = 1
-	header   = 8
-	frame    = 8
-	maxBytes = 16 << 20
-)
-
-var (
-	magic = [4]byte{'H', 'F', 'J', 0}
-	table = crc32.MakeTable(crc32.Castagnoli)
-)
-
 // Log is an open journal. It is safe for concurrent use.
 type Log struct {
-	dir string
+	disk disk
 
 	mu struct {
 		sync.Mutex
-		file *os.File
-		size int64
-		// failed is the first error of a write: what follows a torn record would
-		// not be read, so nothing is appended any more.
-		failed error
-		// tail collects what is appended while Compact runs; nil otherwise.
-		tail   []byte
-		during bool
+		*tape
+		// lost is set when it is not known which file has the journal's name: what
+		// is appended to the wrong one is gone with the process.
+		lost error
+		// closed Logs take no new file from a compaction.
+		closed bool
 	}
 }
 
 // Open opens the journal in dir, which exists, and gives every record to replay,
-// in order. Kind Invalid for another version, Corrupt when records in the middle
-// are unreadable: the Log is usable then, and what is readable was replayed.
+// in order; the bytes are replay's only until it returns. Kind Invalid for another
+// version, Corrupt when there are bytes that cannot be read: the Log is usable
+// then, what is readable was replayed, and the file is kept as journal.damaged.
 func Open(dir string, replay func(record []byte) error) (*Log, error) {
-	if err := os.Remove(filepath.Join(dir, freshed)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("journal: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_RDWR|os.O_CREATE, 0o600)
+	l, err := open(folder(dir), replay)
 	if err != nil {
-		return nil, fmt.Errorf("journal: %w", err)
+		err = fmt.Errorf("journal %s: %w", dir, err)
 	}
-	l := &Log{dir: dir}
-	l.mu.file = f
-	end, damaged, err := load(f, replay)
+	return l, err
+}
+
+func open(d disk, replay func([]byte) error) (l *Log, err error) {
+	_ = d.remove(freshed) // else the next compaction empties it
+	f, err := d.open(name, false)
 	if err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("journal %s: %w", dir, err)
+		return nil, diskError(err)
 	}
-	if end < header {
-		if _, err := f.WriteAt(newHeader(), 0); err != nil {
+	defer func() {
+		if l == nil && f != nil {
 			_ = f.Close()
-			return nil, fmt.Errorf("journal %s: %w", dir, err)
 		}
-		end = header
-	}
-	if err := f.Truncate(end); err != nil { // a torn tail
+	}()
+	size, form, ok, err := begin(f)
+	var t *tape
+	var damage error
+	switch {
+	case storage.Is(err, storage.Corrupt): // without its header no record can be told from chance
+		damage = fmt.Errorf("%w; the file is kept as %s", err, aside)
+		if err := d.rename(name, aside); err != nil {
+			return nil, err
+		}
 		_ = f.Close()
-		return nil, fmt.Errorf("journal %s: %w", dir, err)
+		if f, err = d.open(name, false); err != nil {
+			return nil, diskError(err)
+		}
+		t, err = newTape(f)
+	case err != nil:
+	case !ok:
+		t, err = newTape(f)
+	default:
+		var damaged int64
+		t, damaged, err = load(f, form, size, replay)
+		if damaged > 0 {
+			damage = storage.Errorf(storage.Corrupt, "%d bytes are unreadable; the file is kept as %s", damaged, aside)
+			_ = d.remove(aside)
+			_ = d.link(name, aside)
+		}
 	}
-	l.mu.size = end
-	if damaged > 0 {
-		return l, storage.Errorf(storage.Corrupt, "journal %s: %d bytes in the middle are unreadable", dir, damaged)
-	}
-	return l, nil
-}
-
-func newHeader() []byte {
-	b := make([]byte, header)
-	copy(b, magic[:])
-	binary.LittleEndian.PutUint32(b[4:], version)
-	return b
-}
-
-// load replays a file and returns where the last readable record ends, and how
-// many unreadable bytes lie before that.
-func load(f *os.File, replay func([]byte) error) (end, damaged int64, err error) {
-	data, err := io.ReadAll(f)
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	if len(data) < header {
-		return 0, 0, nil // killed while it was made
-	}
-	if [4]byte(data[:4]) != magic {
-		return 0, 0, storage.Errorf(storage.Invalid, "this is no journal")
-	}
-	if v := binary.LittleEndian.Uint32(data[4:]); v != version {
-		return 0, 0, storage.Errorf(storage.Invalid, "version %d: this program reads version %d", v, version)
-	}
-	at, end := int64(header), int64(header)
-	var gap int64
-	for at < int64(len(data)) {
-		payload, ok := parse(data[at:])
-		if !ok {
-			gap++
-			at++
-			continue
-		}
-		damaged += gap
-		gap = 0
-		if err := replay(payload); err != nil {
-			return 0, 0, err
-		}
-		at += frame + int64(len(payload))
-		end = at
-	}
-	return end, damaged, nil
+	// Not having a reserve is no reason to refuse what there is.
+	_ = t.room(0, reserve)
+	l = &Log{disk: d}
+	l.mu.tape = t
+	return l, damage
 }
 
-// parse returns the payload of the record that b begins with.
-func parse(b []byte) ([]byte, bool) {
-	if len(b) < frame {
-		return nil, false
+// begin reads the header.
+func begin(f file) (size int64, _ form, ok bool, err error) {
+	if size, err = f.size(); err != nil {
+		return 0, form{}, false, err
 	}
-	n := binary.LittleEndian.Uint32(b)
-	if n == 0 || n > maxBytes || int(n) > len(b)-frame {
-		return nil, false
+	b := make([]byte, min(size, headerSize))
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return 0, form{}, false, err
 	}
-	payload := b[frame : frame+int(n)]
-	return payload, binary.LittleEndian.Uint32(b[4:]) == sum(b[:4], payload)
+	form, ok, err := parseForm(b)
+	return size, form, ok, err
 }
 
-func sum(length, payload []byte) uint32 {
-	return crc32.Update(crc32.Checksum(length, table), table, payload)
+// load replays a file.
+func load(f file, form form, size int64, replay func([]byte) error) (_ *tape, damaged int64, err error) {
+	end, damaged, err := newScanner(f, form, form.start(), size).each(replay)
+	if err != nil {
+		return nil, 0, err
+	}
+	if form.version == 1 && end < size { // its records do not know their place: leave nothing behind the end
+		if err := f.Truncate(end); err != nil {
+			return nil, 0, err
+		}
+	}
+	return &tape{file: f, form: form, size: end}, damaged, nil
 }
 
 // Append adds a record. When it returns the record outlives the process. Kind
-// Full when the disk is.
-func (l *Log) Append(record []byte) error {
-	if len(record) == 0 || len(record) > maxBytes {
-		return storage.Errorf(storage.Invalid, "a record of %d bytes: 1 to %d are allowed", len(record), maxBytes)
+// Full when the disk is, or nearly so. A record that was refused is gone, unless
+// the disk also refuses to take back what it has: then a replay may give it.
+func (l *Log) Append(record []byte) error { return l.add(record, reserve) }
+
+// AppendReserved is Append for records without which a full disk stays full: what
+// is committed, and what no longer waits. They may use what is left when Append
+// is refused.
+func (l *Log) AppendReserved(record []byte) error { return l.add(record, 0) }
+
+func (l *Log) add(record []byte, spare int64) error {
+	if err := checkSize(record); err != nil {
+		return err
 	}
-	b := framed(record)
+	buf := records.Get().(*[]byte)
+	defer func() {
+		if cap(*buf) <= keepRecord {
+			records.Put(buf)
+		}
+	}()
+	sum := crc32.Checksum(record, table)
+	*buf = append(append((*buf)[:0], make([]byte, headSize)...), record...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.appendLocked(b)
-}
-
-func framed(record []byte) []byte {
-	b := make([]byte, frame+len(record))
-	binary.LittleEndian.PutUint32(b, uint32(len(record)))
-	copy(b[frame:], record)
-	binary.LittleEndian.PutUint32(b[4:], sum(b[:4], record))
-	return b
-}
-
-func (l *Log) appendLocked(b []byte) error {
-	if l.mu.failed != nil {
-		return l.mu.failed
+	if l.mu.lost != nil {
+		return l.mu.lost
 	}
-	if n, err := l.mu.file.WriteAt(b, l.mu.size); err != nil {
-		err = diskError(err)
-		if n > 0 { // take the torn record back, so that later ones are found
-			if cut := l.mu.file.Truncate(l.mu.size); cut != nil {
-				l.mu.failed = fmt.Errorf("journal: %w", errors.Join(err, cut))
-			}
-		}
+	if err := l.mu.put((*buf)[headSize-l.mu.form.head():], sum, spare); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	l.mu.size += int64(len(b))
-	if l.mu.during {
-		l.mu.tail = append(l.mu.tail, b...)
-	}
+	l.checkLocked(record, spare)
 	return nil
 }
 
-// Size of the file in bytes.
+// Size of the records in bytes.
 func (l *Log) Size() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mu.size
 }
 
-// Remove removes the journal of a folder. A missing one is fine.
+// Remove removes the journal of a folder. A missing one is fine, a damaged one
+// that was kept stays.
 func Remove(dir string) error {
-	if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	d := folder(dir)
+	if err := errors.Join(d.remove(name), d.remove(freshed)); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
 	return nil
@@ -199,5 +166,6 @@ func Remove(dir string) error {
 func (l *Log) Close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.mu.closed = true
 	return l.mu.file.Close()
 }
