@@ -269,10 +269,11 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
 	halves, failed := f.disk.stepLocked()
-	if halves == 1 {
-		b = b[:f.disk.rng.IntN(len(b)+1)]
-	} else if halves == 0 {
+	switch halves {
+	case 0:
 		return 0, failed
+	case 1:
+		b = b[:f.disk.rng.IntN(len(b)+1)]
 	}
 	n := 0
 	for len(b) > 0 {
