@@ -228,3 +228,25 @@ func TestReplayFails(t *testing.T) {
 	}
 	_ = m.reopen(t, d, false, false)
 }
+
+// What was refused is not replayed, though the disk had taken all of it.
+func TestRefusedIsGone(t *testing.T) {
+	d := newMemDisk(1)
+	m := newModel()
+	l := m.reopen(t, d, false, false)
+	for f, name := range faultNames {
+		if f == noFault || f >= killed {
+			continue
+		}
+		if err := m.append(l, 10, false); err != nil {
+			t.Fatal(err)
+		}
+		d.failAt, d.failFor, d.fault = d.steps+1, 1, f
+		if err := m.append(l, 5000, false); err == nil {
+			t.Errorf("%s: acknowledged", name)
+		}
+		m.maybe = map[string][]string{}
+		d = d.reboot()
+		l = m.reopen(t, d, false, false)
+	}
+}

@@ -42,7 +42,10 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	reserved(used + reserve/3)
-	// A worker that is killed takes no reserve with it.
+	// A worker that is killed in the middle of a write takes no reserve with it.
+	if _, err := l.mu.file.WriteAt([]byte("half a record"), l.Size()); err != nil {
+		t.Fatal(err)
+	}
 	d = d.reboot()
 	l = m.reopen(t, d, false, false)
 	reserved(used + reserve*2/3)
@@ -63,17 +66,16 @@ func TestFullDisk(t *testing.T) {
 	if err := l.Compact(m.live); err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
-		if err := m.append(l, 1000, false); err != nil {
-			t.Fatal(err)
-		}
-	}
 	d.capacity = d.usedLocked()
 	used = l.Size()
 	for l.Size() < used+reserve-10_000 {
 		if err := m.append(l, 1000, true); err != nil {
 			t.Fatalf("after %d bytes of the new reserve: %v", l.Size()-used, err)
 		}
+	}
+	d.capacity = 0
+	if err := m.append(l, 1000, false); err != nil {
+		t.Fatal(err)
 	}
 	_ = l.Close()
 	_ = m.reopen(t, d, false, false)

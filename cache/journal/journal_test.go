@@ -172,3 +172,71 @@ func TestUnfinishedCompactionIsForgotten(t *testing.T) {
 		t.Errorf("journal.new: %v", err)
 	}
 }
+
+// A journal's bytes that came into a payload, from wherever, are no records, even
+// where the search for the next one comes upon them.
+func TestRecordsInPayloads(t *testing.T) {
+	dir := t.TempDir()
+	l, _, err := open(t, dir)
+	must(t, err)
+	for i := range 5 {
+		must(t, l.Append(fmt.Appendf(nil, "record %d", i)))
+	}
+	text, err := os.ReadFile(file(dir))
+	must(t, err)
+	at := l.Size()
+	must(t, l.Append(text))
+	must(t, l.Append([]byte("last")))
+	must(t, l.Close())
+	whole, err := os.ReadFile(file(dir))
+	must(t, err)
+	whole[at]++ // the length that would step over it
+	must(t, os.WriteFile(file(dir), whole, 0o600))
+	_, got, err := open(t, dir)
+	if !storage.Is(err, storage.Corrupt) || len(got) != 6 || got[5] != "last" {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// A damaged journal is kept, with or without a header, and the new one works.
+func TestDamagedIsKept(t *testing.T) {
+	dir := t.TempDir()
+	l, _, err := open(t, dir)
+	must(t, err)
+	for i := range 3 {
+		must(t, l.Append(fmt.Appendf(nil, "record %d", i)))
+	}
+	must(t, l.Close())
+	whole, err := os.ReadFile(file(dir))
+	must(t, err)
+	for name, x := range map[string]struct {
+		spoil func(b []byte) []byte
+		left  int
+	}{
+		"NoHeader":    {func(b []byte) []byte { clear(b[:24]); return b }, 0},
+		"WrongHeader": {func(b []byte) []byte { b[9]++; return b }, 0},
+		"Middle":      {func(b []byte) []byte { b[50]++; return b }, 2},
+		"LongTail":    {func(b []byte) []byte { return append(b, make([]byte, 17<<20)...) }, 3},
+	} {
+		dir := t.TempDir()
+		bad := x.spoil(bytes.Clone(whole))
+		must(t, os.WriteFile(file(dir), bad, 0o600))
+		l, got, err := open(t, dir)
+		if !storage.Is(err, storage.Corrupt) || len(got) != x.left {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+		must(t, l.Append([]byte("after")))
+		must(t, l.Compact(func(emit func([]byte) error) error { return emit([]byte("live")) }))
+		must(t, l.Close())
+		if kept, err := os.ReadFile(file(dir) + ".damaged"); err != nil || !bytes.HasPrefix(kept, bad) {
+			t.Errorf("%s: kept are %d bytes of %d, %v", name, len(kept), len(bad), err)
+		}
+		if _, got, err := open(t, dir); err != nil || len(got) != 1 {
+			t.Errorf("%s: afterwards %q, %v", name, got, err)
+		}
+		must(t, journal.Remove(dir))
+		if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+			t.Errorf("%s: removed, and left are %v, %v", name, left, err)
+		}
+	}
+}
