@@ -59,7 +59,7 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 	if dress != nil {
 		dress(&e)
 	}
-	made, err := fs.vol.Files.Create(ctx, p.Join(name), e)
+	made, err := fs.vol.Files.Create(ctx, p.Join(name), e, fs.vouched(dir))
 	if replayed && storage.Is(err, storage.Exists) { // by the mounter before?
 		if found, lookErr := fs.vol.Files.Lookup(ctx, p.Join(name)); lookErr == nil && found.Inode == inode {
 			made, err = found, nil
@@ -69,6 +69,12 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 		return nil, fs.status(op, dir, err)
 	}
 	return fs.bind(dir, name, made, true), gofuse.OK
+}
+
+// vouched reports whether the stream of changes vouches for what is known of a
+// node: it stands where it was, and is what it was.
+func (fs *FS) vouched(n *node) bool {
+	return fs.watched.Load() && n.loaded.Load() && n.fresh(watchedTTL)
 }
 
 // emptyFile gives a new file what S3 shows of an empty object.
@@ -130,69 +136,4 @@ func (fs *FS) Symlink(_ <-chan struct{}, in *gofuse.InHeader, target, name strin
 	}
 	fs.entryOut(n, out)
 	return gofuse.OK
-}
-
-// Link implements gofuse.RawFileSystem.
-func (fs *FS) Link(_ <-chan struct{}, in *gofuse.LinkIn, name string, out *gofuse.EntryOut) gofuse.Status {
-	dir, err := fs.node(in.NodeId)
-	if err != nil {
-		return fs.status("link", nil, err)
-	}
-	n, err := fs.node(in.Oldnodeid)
-	if err != nil {
-		return fs.status("link", dir, err)
-	}
-	return fs.status("link", n, fs.link(in.Unique, n, dir, name, out))
-}
-
-func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOut) error {
-	if err := fs.writable(); err != nil {
-		return err
-	}
-	if err := storage.CheckName(name); err != nil {
-		return err
-	}
-	ctx, done := fs.changing()
-	defer done()
-	end, err := n.begin(ctx)
-	if err != nil {
-		return err
-	}
-	defer end()
-	// Both names show what is committed, and the entry must be ours before it is
-	// shared: an inode number made by the store is not unique.
-	if err := fs.commitInTurn(ctx, n); err != nil {
-		return err
-	}
-	if !n.stored().Native {
-		if err := fs.change(ctx, n, func(*storage.Entry) {}); err != nil {
-			return err
-		}
-	}
-	from, err := fs.table.path(n)
-	if err != nil {
-		return err
-	}
-	p, err := fs.table.path(dir)
-	if err != nil {
-		return err
-	}
-	_, replayed := fs.memo.before(unique)
-	if !replayed {
-		if err := fs.memo.intend(unique, n.id); err != nil {
-			return err
-		}
-	}
-	e, err := fs.vol.Files.Link(ctx, from, p.Join(name))
-	if replayed && storage.Is(err, storage.Exists) { // by the mounter before?
-		if found, lookErr := fs.vol.Files.Lookup(ctx, p.Join(name)); lookErr == nil && found.Inode == n.id {
-			e, err = found, nil
-		}
-	}
-	if err != nil {
-		return err
-	}
-	n.learn(e)
-	fs.entryOut(fs.bind(dir, name, e, true), out)
-	return nil
 }

@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -70,6 +71,9 @@ type FS struct {
 	memo  *memo
 	table *table
 	dirs  *dirStreams
+	// holder names this mount in the store, where the content of files without a
+	// name is held for the handles that are open here. It stays over a take-over.
+	holder string
 	// memory is what the stages of all files hold in RAM, in bytes.
 	memory atomic.Int64
 	// leftovers is set when something waits for a commit and no handle is open.
@@ -105,6 +109,7 @@ func New(vol storage.Volume, o Options) *FS {
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
 		memo: m, table: newTable(m), dirs: newDirStreams(), calls: calls{open: make(map[uint64]*call)},
+		holder: rand.Text(),
 	}
 }
 

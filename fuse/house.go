@@ -87,6 +87,9 @@ func (fs *FS) compact() error {
 // live emits what is known now, while others go on.
 func (fs *FS) live(emit func([]byte) error) error {
 	put := func(r record) error { return emit(r.bytes()) }
+	if err := put(record{kind: recHolder, name: fs.holder}); err != nil {
+		return err
+	}
 	if err := fs.memo.live(put); err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ func (fs *FS) Lookup(cancel <-chan struct{}, in *gofuse.InHeader, name string, o
 	}
 	ctx, done := fs.reading(in.Unique, cancel)
 	defer done()
-	n, err := fs.lookup(ctx, dir, name, true)
+	n, _, err := fs.lookup(ctx, dir, name, true)
 	if err != nil {
 		return fs.status("lookup", dir, err)
 	}
@@ -24,26 +24,26 @@ func (fs *FS) Lookup(cancel <-chan struct{}, in *gofuse.InHeader, name string, o
 	return gofuse.OK
 }
 
-// lookup finds a name in the store and returns its node.
-func (fs *FS) lookup(ctx context.Context, dir *node, name string, counted bool) (*node, error) {
+// lookup finds a name in the store and returns its node and its entry.
+func (fs *FS) lookup(ctx context.Context, dir *node, name string, counted bool) (*node, storage.Entry, error) {
 	if err := storage.CheckName(name); err != nil {
 		if storage.Is(err, storage.TooLong) {
-			return nil, err
+			return nil, storage.Entry{}, err
 		}
-		return nil, storage.Errorf(storage.NotFound, "%w", err)
+		return nil, storage.Entry{}, storage.Errorf(storage.NotFound, "%w", err)
 	}
 	p, err := fs.table.path(dir)
 	if err != nil {
-		return nil, err
+		return nil, storage.Entry{}, err
 	}
 	e, err := fs.vol.Files.Lookup(ctx, p.Join(name))
 	if err != nil {
 		if storage.Is(err, storage.NotFound) {
 			fs.table.unbind(dir, name)
 		}
-		return nil, err
+		return nil, storage.Entry{}, err
 	}
-	return fs.bind(dir, name, e, counted), nil
+	return fs.bind(dir, name, e, counted), e, nil
 }
 
 // bind gives the entry found under a name to its node.

@@ -280,7 +280,7 @@ func TestForeignObject(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := v.Files.Create(t.Context(), "o", storage.Entry{Mode: 0o660, Size: 6, Inode: 77, Chunks: []storage.Chunk{chunk}}); err != nil {
+	if _, err := v.Files.Create(t.Context(), "o", storage.Entry{Mode: 0o660, Size: 6, Inode: 77, Chunks: []storage.Chunk{chunk}}, false); err != nil {
 		t.Fatal(err)
 	}
 	c := mount(t, bucket.Volume())

@@ -48,6 +48,12 @@ const (
 	recIntent
 )
 
+// Those of names.
+const (
+	// recHolder: name is the holder of this mount's orphans.
+	recHolder recordKind = iota + 20
+)
+
 // record is one of them; fields that a kind does not use are zero.
 type record struct {
 	kind   recordKind

@@ -96,6 +96,8 @@ func (r *replayed) apply(rec record) error {
 			delete(t.byID, rec.id)
 		}
 	case recIntent: // remembered above
+	case recHolder:
+		r.fs.holder = rec.name
 	case recKept:
 		var e storage.Entry
 		if err := json.Unmarshal(rec.data, &e); err != nil {

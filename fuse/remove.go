@@ -31,26 +31,39 @@ func (fs *FS) removeName(op string, unique, id uint64, name string, directory bo
 	return fs.status(op, dir, fs.remove(ctx, unique, dir, name, directory))
 }
 
-// remove takes one name away. The content of a file that is open here is kept
-// until its last close.
+// remove takes one name away. The content of a file that is open here is held as
+// an orphan until its last close.
 //
 // Carried out again for a request that the mounter before had begun, it goes by
 // which inode has the name now: when that is another one, or none, it was done.
 func (fs *FS) remove(ctx context.Context, unique uint64, dir *node, name string, directory bool) error {
 	was, replayed := fs.memo.before(unique)
-	n, err := fs.lookup(ctx, dir, name, false)
-	if replayed && (storage.Is(err, storage.NotFound) || err == nil && n.stored().Inode != was.inode) {
-		return nil
+	for try := range maxRetries {
+		n, e, err := fs.current(ctx, dir, name, try == 0 && !replayed)
+		if replayed && (storage.Is(err, storage.NotFound) || err == nil && e.Inode != was.inode) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = fs.removeInTurn(ctx, unique, n, dir, name, e, directory)
+		if !storage.Is(err, storage.Changed) {
+			if storage.Is(err, storage.NotFound) {
+				fs.table.unbind(dir, name)
+			}
+			return err
+		}
 	}
-	if err != nil {
-		return err
-	}
+	return storage.Errorf(storage.Busy, "remove %q: others changed it %d times meanwhile", name, maxRetries)
+}
+
+// removeInTurn removes the name of n, provided that it still stands for e.
+func (fs *FS) removeInTurn(ctx context.Context, unique uint64, n, dir *node, name string, e storage.Entry, directory bool) error {
 	end, err := n.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	e := n.stored()
 	switch {
 	case directory && !e.IsDir():
 		return storage.Errorf(storage.NotDirectory, "%q is not a directory", name)
@@ -61,29 +74,53 @@ func (fs *FS) remove(ctx context.Context, unique uint64, dir *node, name string,
 	if err != nil {
 		return err
 	}
-	_, opens := fs.table.state(n)
-	keep := opens > 0 && e.Links <= 1 && e.IsRegular()
-	if !replayed {
+	if _, replayed := fs.memo.before(unique); !replayed {
 		if err := fs.memo.intend(unique, e.Inode); err != nil {
 			return err
 		}
 	}
-	if keep {
+	orphan := fs.orphaned(n, e)
+	if orphan != nil {
 		if err := fs.noteKept(n); err != nil {
 			return err
 		}
 	}
-	if err := fs.vol.Files.Remove(ctx, p.Join(name), keep); err != nil {
+	if err := fs.vol.Files.Remove(ctx, p.Join(name), e, orphan); err != nil {
 		return err
 	}
+	n.lose(orphan != nil)
+	fs.table.unbind(dir, name)
+	return nil
+}
+
+// orphaned says what becomes of a file that is about to lose a name: an orphan,
+// when it is the last one and handles are open.
+func (fs *FS) orphaned(n *node, e storage.Entry) *storage.Orphan {
+	if _, opens := fs.table.state(n); opens == 0 || e.Links > 1 || !e.IsRegular() {
+		return nil
+	}
+	return &storage.Orphan{Holder: fs.holder, ID: n.id}
+}
+
+// lose keeps in mind that a file has one name less; kept, that it has none and
+// that its content is held.
+func (n *node) lose(kept bool) {
 	n.mu.Lock()
-	n.mu.kept = keep
-	n.mu.entry.Links = max(e.Links-1, 0)
-	if keep {
+	n.mu.kept = kept
+	n.mu.entry.Links = max(n.mu.entry.Links-1, 0)
+	if kept {
 		n.mu.entry.LinkID = ""
 	}
 	n.mu.Unlock()
 	n.doubt()
-	fs.table.unbind(dir, name)
-	return nil
+}
+
+// current returns what stands under a name: as it is known, when trusted and
+// others' changes are heard of, else as the store has it. What is done with it is
+// conditional, so it does no harm when it is outdated.
+func (fs *FS) current(ctx context.Context, dir *node, name string, trust bool) (*node, storage.Entry, error) {
+	if n := fs.table.child(dir, name); trust && n != nil && fs.vouched(n) {
+		return n, n.stored(), nil
+	}
+	return fs.lookup(ctx, dir, name, false)
 }

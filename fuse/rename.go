@@ -39,58 +39,83 @@ func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string,
 	if err := storage.CheckName(to); err != nil {
 		return err
 	}
-	fromPath, err := fs.table.path(dir)
-	if err != nil {
-		return err
-	}
-	toPath, err := fs.table.path(toDir)
-	if err != nil {
-		return err
-	}
-	moving, err := fs.vol.Files.Lookup(ctx, fromPath.Join(from))
-	if err != nil && !storage.Is(err, storage.NotFound) {
-		return err
-	}
-	missing := err
-	target, err := fs.vol.Files.Lookup(ctx, toPath.Join(to))
-	if was, replayed := fs.memo.before(unique); replayed {
-		if err == nil && target.Inode == was.inode && (missing != nil || moving.Inode != was.inode) {
+	was, replayed := fs.memo.before(unique)
+	for try := range maxRetries {
+		trust := try == 0 && !replayed
+		source, moving, err := fs.current(ctx, dir, from, trust)
+		if err != nil && !storage.Is(err, storage.NotFound) {
+			return err
+		}
+		missing := err
+		target, replaced, err := fs.current(ctx, toDir, to, trust)
+		if err != nil && !storage.Is(err, storage.NotFound) {
+			return err
+		}
+		if replayed && target != nil && replaced.Inode == was.inode && (missing != nil || moving.Inode != was.inode) {
 			fs.table.move(dir, from, toDir, to)
 			return nil
 		}
-	} else if missing == nil {
-		if err := fs.memo.intend(unique, moving.Inode); err != nil {
+		if missing != nil {
+			return missing
+		}
+		if noReplace && target != nil {
+			return storage.Errorf(storage.Exists, "%q exists", to)
+		}
+		if !replayed {
+			if err := fs.memo.intend(unique, moving.Inode); err != nil {
+				return err
+			}
+		}
+		err = fs.renameInTurn(ctx, &move{dir, from, source, moving, toDir, to, target, replaced})
+		if !storage.Is(err, storage.Changed) {
 			return err
 		}
 	}
-	switch {
-	case storage.Is(err, storage.NotFound):
-	case err != nil:
+	return storage.Errorf(storage.Busy, "rename %q: others changed it %d times meanwhile", from, maxRetries)
+}
+
+// move is a rename: a name in a directory, what stands for it, and the same of
+// where it goes. target is nil when nothing is there.
+type move struct {
+	dir      *node
+	from     string
+	source   *node
+	moving   storage.Entry
+	toDir    *node
+	to       string
+	target   *node
+	replaced storage.Entry
+}
+
+// renameInTurn moves a name, provided that both stand for what is said of them.
+func (fs *FS) renameInTurn(ctx context.Context, m *move) error {
+	// A commit under way would miss the file at its old place.
+	end, err := m.source.begin(ctx)
+	if err != nil {
 		return err
-	case noReplace:
-		return storage.Errorf(storage.Exists, "%q exists", toPath.Join(to))
 	}
-	if missing != nil {
-		return missing
-	}
-	source := fs.table.child(dir, from)
-	if source != nil {
-		// A commit under way would miss the file at its old place.
-		end, err := source.begin(ctx)
-		if err != nil {
-			return err
-		}
-		defer end()
-	}
-	if err := fs.vol.Files.Rename(ctx, fromPath.Join(from), toPath.Join(to)); err != nil {
+	defer end()
+	fromPath, err := fs.table.path(m.dir)
+	if err != nil {
 		return err
 	}
-	if source != nil && target.LinkID != "" && target.LinkID == source.stored().LinkID {
+	toPath, err := fs.table.path(m.toDir)
+	if err != nil {
+		return err
+	}
+	var replaced *storage.Entry
+	if m.target != nil {
+		replaced = &m.replaced
+	}
+	if err := fs.vol.Files.Rename(ctx, fromPath.Join(m.from), toPath.Join(m.to), m.moving, replaced, nil); err != nil {
+		return err
+	}
+	if replaced != nil && replaced.LinkID != "" && replaced.LinkID == m.moving.LinkID {
 		return nil // two names of one file: rename(2) does nothing
 	}
-	if replaced := fs.table.child(toDir, to); replaced != nil {
-		replaced.doubt() // a hard link has one name less
+	if m.target != nil {
+		m.target.doubt() // a hard link has one name less
 	}
-	fs.table.move(dir, from, toDir, to)
+	fs.table.move(m.dir, m.from, m.toDir, m.to)
 	return nil
 }

@@ -191,7 +191,7 @@ func TestReplayedOnce(t *testing.T) {
 	c = c.crash(false)
 	// Another writer comes between: its names must stay.
 	other := bucket.Volume()
-	if _, err := other.Files.Create(t.Context(), "d", storage.Entry{Mode: 0o644, Inode: 7}); err != nil {
+	if _, err := other.Files.Create(t.Context(), "d", storage.Entry{Mode: 0o644, Inode: 7}, false); err != nil {
 		t.Fatal(err)
 	}
 	if _, st := c.fs.Write(nil, &gofuse.WriteIn{InHeader: again(add, 104), Flags: syscall.O_APPEND}, []byte("once")); !st.Ok() {
@@ -270,7 +270,7 @@ func TestUnlinkCutShort(t *testing.T) {
 	if err := c.fs.noteKept(c.fs.table.get(id)); err != nil {
 		t.Fatal(err)
 	}
-	if err := bucket.Volume().Files.Remove(t.Context(), "f", true); err != nil {
+	if err := bucket.Volume().Files.Remove(t.Context(), "f", c.fs.table.get(id).stored(), &storage.Orphan{Holder: c.fs.holder, ID: id}); err != nil {
 		t.Fatal(err)
 	}
 	c = c.crash(false)

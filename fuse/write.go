@@ -6,6 +6,8 @@ import (
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
 // Write implements gofuse.RawFileSystem. The bytes are acknowledged from the
@@ -120,12 +122,11 @@ func (fs *FS) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
 // free gives up a file whose last name and last handle are gone.
 func (fs *FS) free(ctx context.Context, n *node) {
 	n.discard(fs)
-	e := n.stored()
-	if freed := n.takeFreed(); !freed || e.LinkID != "" {
+	if !n.takeFreed() {
 		return
 	}
-	if err := fs.vol.Chunks.Delete(ctx, contentOf(e)); err != nil {
-		fs.log.Warn("chunks of a removed file stay", "op", "release", "node", n.id, "err", err)
+	if err := fs.vol.Orphans.FreeOrphan(ctx, storage.Orphan{Holder: fs.holder, ID: n.id}); err != nil {
+		fs.log.Warn("the content of a removed file stays", "op", "release", "node", n.id, "err", err)
 	}
 }
 

@@ -39,6 +39,8 @@ type Entry struct {
 	// Links is the number of these names (0 and 1 mean: one name).
 	LinkID string
 	Links  int
+	// Linking are the links that were begun and not ended: Links counts them.
+	Linking []string
 	// Chunks of the content in no order; where they overlap the one with the
 	// greatest Modified is seen, and of equals the later one in the list.
 	Chunks []Chunk
@@ -123,6 +125,7 @@ func (e *Entry) IsRegular() bool { return e.Mode.IsRegular() }
 func (e *Entry) Clone() Entry {
 	c := *e
 	c.MD5 = slices.Clone(e.MD5)
+	c.Linking = slices.Clone(e.Linking)
 	c.Chunks = slices.Clone(e.Chunks)
 	c.Inline = slices.Clone(e.Inline)
 	c.Xattr = maps.Clone(e.Xattr)

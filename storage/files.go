@@ -18,23 +18,65 @@ type Files interface {
 	List(ctx context.Context, p Path, after string, limit int) ([]Entry, error)
 	// Create makes a new entry at p; the last element of p is its name. Exists
 	// when something is there, NotFound when the parent is missing and
-	// NotDirectory when it is a file. The content of e is taken as it stands.
-	Create(ctx context.Context, p Path, e Entry) (Entry, error)
+	// NotDirectory when it is a file: unless the caller is sure that the parent is
+	// a directory, since it hears of every change; it is not looked at then, and
+	// may come back when somebody has just removed it. The content of e is taken
+	// as it stands.
+	Create(ctx context.Context, p Path, e Entry, sure bool) (Entry, error)
 	// Update replaces the entry at p by e, provided that it is still as e.Origin
 	// remembers it: Changed when it is not, NotFound when it is gone. Chunks that
 	// e no longer has are deleted in time.
 	Update(ctx context.Context, p Path, e Entry) (Entry, error)
-	// Rename moves the entry at from to to, and replaces what is there. Atomic
-	// for files. NotFound, NotDirectory, IsDirectory, NotEmpty and Invalid (a
-	// directory into itself) as in rename(2).
-	Rename(ctx context.Context, from, to Path) error
-	// Link makes to another name of the file at from and returns the entry with
-	// its new count. Exists when to is taken.
-	Link(ctx context.Context, from, to Path) (Entry, error)
-	// Remove removes one name: NotFound when there is none, NotEmpty for a
-	// directory with entries. keepData leaves the chunks of a last name alive;
-	// the caller frees them later through Chunks.Delete.
-	Remove(ctx context.Context, p Path, keepData bool) error
+	// Rename moves source, the entry at from, to to, in the place of target, the
+	// entry that is there, or nil. Changed when one of the names stands for
+	// something else by now, or its entry is not as source and target remember it;
+	// nothing was moved then. NotFound, NotDirectory, IsDirectory, NotEmpty and
+	// Invalid (a directory into itself) as in rename(2). Two names of one file stay
+	// both. orphan is where a target goes that loses its last name, as in Remove.
+	//
+	// Atomic for files, but for the filer's own death. A directory is moved child
+	// by child: what died midway is finished by moving the rest the same way.
+	Rename(ctx context.Context, from, to Path, source Entry, target *Entry, orphan *Orphan) error
+	// Remove removes the name p of e: NotFound when there is no such name, Changed
+	// when its entry is not as e.Origin remembers it, NotEmpty for a directory with
+	// entries. The chunks of a last name are freed, unless orphan says where they
+	// are held.
+	Remove(ctx context.Context, p Path, e Entry, orphan *Orphan) error
+
+	// A hard link is made in two steps, so that whoever finds it half done can
+	// finish it or take it back.
+
+	// BeginLink counts one more name of the file e at p and writes op, which the
+	// caller makes unique, into its Linking. Changed and NotFound as in Update;
+	// NotPermitted for a directory, TooManyLinks at the limit.
+	BeginLink(ctx context.Context, p Path, e Entry, op string) (Entry, error)
+	// EndLink makes the name to of the file e, which is at from, and takes op out
+	// of its Linking. Exists when to is taken, Changed when from is another file by
+	// now or op was taken back; NotFound and NotDirectory as in Create.
+	EndLink(ctx context.Context, from, to Path, e Entry, op string) (Entry, error)
+	// CancelLink takes a BeginLink back. It changes nothing when op is not in
+	// Linking.
+	CancelLink(ctx context.Context, p Path, e Entry, op string) (Entry, error)
+}
+
+// Orphan names a file without a name, whose content is held for the handles that
+// are open. It is written down in the same step that takes the last name away,
+// so that the content can be freed when its holder has died.
+type Orphan struct {
+	// Holder is one mount of the volume on one node.
+	Holder string
+	// ID is the holder's own.
+	ID uint64
+}
+
+// Orphans knows the files without a name.
+type Orphans interface {
+	// FreeOrphan frees the content of one. It changes nothing when there is none.
+	FreeOrphan(ctx context.Context, o Orphan) error
+	// Orphans lists those of a holder.
+	Orphans(ctx context.Context, holder string) ([]Orphan, error)
+	// Holders lists who holds any, or has held.
+	Holders(ctx context.Context) ([]string, error)
 }
 
 // Chunks stores and serves immutable content. Every coat of the data path (a
@@ -82,6 +124,7 @@ type Space struct {
 // Volume is all that a mounted bucket needs: names, content, changes.
 type Volume struct {
 	Files   Files
+	Orphans Orphans
 	Chunks  Chunks
 	Watcher Watcher
 	Meter   Meter

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"slices"
 	"sort"
-	"strings"
 	"sync"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -21,6 +20,7 @@ type Bucket struct {
 		entries  map[storage.Path]*file
 		chunks   map[storage.ChunkID][]byte
 		watchers map[int]watcher
+		orphans  map[storage.Orphan]storage.Entry
 		// last numbers chunks, watchers and versions.
 		last int
 	}
@@ -47,6 +47,7 @@ func NewBucket(capacity int64) *Bucket {
 	b.mu.entries = map[storage.Path]*file{"": {entry: storage.Entry{Mode: fs.ModeDir | 0o777, Native: true, Inode: 1}}}
 	b.mu.chunks = map[storage.ChunkID][]byte{}
 	b.mu.watchers = map[int]watcher{}
+	b.mu.orphans = map[storage.Orphan]storage.Entry{}
 	return b
 }
 
@@ -56,11 +57,12 @@ type Handle struct{ b *Bucket }
 // Volume returns the contracts for one more client.
 func (b *Bucket) Volume() storage.Volume {
 	h := &Handle{b}
-	return storage.Volume{Files: h, Chunks: h, Watcher: h, Meter: h}
+	return storage.Volume{Files: h, Orphans: h, Chunks: h, Watcher: h, Meter: h}
 }
 
 var (
 	_ storage.Files   = (*Handle)(nil)
+	_ storage.Orphans = (*Handle)(nil)
 	_ storage.Watcher = (*Handle)(nil)
 	_ storage.Meter   = (*Handle)(nil)
 )
@@ -138,7 +140,7 @@ func (h *Handle) List(ctx context.Context, p storage.Path, after string, limit i
 }
 
 // Create implements storage.Files.
-func (h *Handle) Create(ctx context.Context, p storage.Path, e storage.Entry) (storage.Entry, error) {
+func (h *Handle) Create(ctx context.Context, p storage.Path, e storage.Entry, _ bool) (storage.Entry, error) {
 	if ctx.Err() != nil {
 		return storage.Entry{}, ctx.Err()
 	}
@@ -185,122 +187,6 @@ func (b *Bucket) dropLocked(was, next storage.Entry) {
 			delete(b.mu.chunks, c.ID)
 		}
 	}
-}
-
-// Rename implements storage.Files.
-func (h *Handle) Rename(ctx context.Context, from, to storage.Path) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	h.b.mu.Lock()
-	defer h.b.mu.Unlock()
-	f, err := h.b.getLocked(from)
-	if err != nil {
-		return err
-	}
-	if err := h.b.parentLocked(to); err != nil {
-		return err
-	}
-	if from != to && to.Within(from) {
-		return storage.Errorf(storage.Invalid, "%q: a directory cannot move into itself", from)
-	}
-	if t, ok := h.b.mu.entries[to]; ok {
-		switch {
-		case t == f:
-			return nil
-		case t.entry.IsDir() && !f.entry.IsDir():
-			return storage.Errorf(storage.IsDirectory, "%q: is a directory", to)
-		case !t.entry.IsDir() && f.entry.IsDir():
-			return storage.Errorf(storage.NotDirectory, "%q: not a directory", to)
-		case h.b.hasChildLocked(to):
-			return storage.Errorf(storage.NotEmpty, "%q: not empty", to)
-		}
-		h.b.unlinkLocked(to, t, false)
-	}
-	for q, child := range h.b.mu.entries {
-		if q.Within(from) {
-			delete(h.b.mu.entries, q)
-			h.b.mu.entries[to+q[len(from):]] = child
-		}
-	}
-	h.tellLocked(storage.Event{Old: &storage.Place{Path: from, Inode: f.entry.Inode}, New: &storage.Place{Path: to, Inode: f.entry.Inode}})
-	return nil
-}
-
-func (b *Bucket) hasChildLocked(p storage.Path) bool {
-	for q := range b.mu.entries {
-		if strings.HasPrefix(string(q), string(p)+"/") {
-			return true
-		}
-	}
-	return false
-}
-
-// unlinkLocked takes one name away, and the content with the last one.
-func (b *Bucket) unlinkLocked(p storage.Path, f *file, keepData bool) {
-	delete(b.mu.entries, p)
-	if f.entry.LinkID != "" {
-		f.entry.Links--
-		f.version = b.nextLocked()
-		if f.entry.Links > 0 {
-			return
-		}
-	}
-	if !keepData {
-		b.dropLocked(f.entry, storage.Entry{})
-	}
-}
-
-// Link implements storage.Files.
-func (h *Handle) Link(ctx context.Context, from, to storage.Path) (storage.Entry, error) {
-	if ctx.Err() != nil {
-		return storage.Entry{}, ctx.Err()
-	}
-	h.b.mu.Lock()
-	defer h.b.mu.Unlock()
-	f, err := h.b.getLocked(from)
-	if err != nil {
-		return storage.Entry{}, err
-	}
-	if f.entry.IsDir() {
-		return storage.Entry{}, storage.Errorf(storage.NotPermitted, "%q: a directory has one name", from)
-	}
-	if err := h.b.parentLocked(to); err != nil {
-		return storage.Entry{}, err
-	}
-	if _, ok := h.b.mu.entries[to]; ok {
-		return storage.Entry{}, storage.Errorf(storage.Exists, "%q: exists", to)
-	}
-	if f.entry.LinkID == "" {
-		f.entry.LinkID, f.entry.Links = fmt.Sprintf("link-%d", h.b.nextLocked()), 1
-	}
-	f.entry.Links++
-	f.version = h.b.nextLocked()
-	h.b.mu.entries[to] = f
-	h.tellLocked(storage.Event{New: &storage.Place{Path: to, Inode: f.entry.Inode}})
-	return h.b.showLocked(to, f), nil
-}
-
-// Remove implements storage.Files.
-func (h *Handle) Remove(ctx context.Context, p storage.Path, keepData bool) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if p == "" {
-		return storage.Errorf(storage.InUse, "the root of a volume cannot be removed")
-	}
-	h.b.mu.Lock()
-	defer h.b.mu.Unlock()
-	f, err := h.b.getLocked(p)
-	if err != nil {
-		return err
-	}
-	if f.entry.IsDir() && h.b.hasChildLocked(p) {
-		return storage.Errorf(storage.NotEmpty, "%q: not empty", p)
-	}
-	h.b.unlinkLocked(p, f, keepData)
-	h.tellLocked(storage.Event{Old: &storage.Place{Path: p, Inode: f.entry.Inode}})
-	return nil
 }
 
 // Write implements storage.Chunks.

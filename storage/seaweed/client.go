@@ -120,6 +120,7 @@ func (c *Client) signatures() []int32 { return []int32{c.signature} }
 func (c *Client) Volume(b storage.BucketName, id storage.VolumeID) storage.Volume {
 	return storage.Volume{
 		Files:   &bucket{Client: c, name: b},
+		Orphans: &bucket{Client: c, name: b},
 		Chunks:  &chunks{Client: c, bucket: b},
 		Watcher: &watcher{Client: c, bucket: b},
 		Meter:   &meter{Client: c, bucket: b, id: id},

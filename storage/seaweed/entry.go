@@ -26,6 +26,8 @@ const (
 	marker = "holdfast"
 	// xattrPrefix in Extended, the one that weed's own mount uses.
 	xattrPrefix = "xattr-"
+	// linking in Extended holds storage.Entry.Linking, one to a line.
+	linking = "holdfast-linking"
 	// s3ETag in Extended is what the gateway answers before it looks at MD5 and
 	// chunks.
 	s3ETag = "Seaweed-X-Amz-ETag"
@@ -69,6 +71,9 @@ func fromWire(w *filerpb.Entry) storage.Entry {
 	}
 	mark, native := w.GetExtended()[marker]
 	e.Native, e.Commits = native, commitsFromWire(mark)
+	if ops := w.GetExtended()[linking]; len(ops) > 0 {
+		e.Linking = strings.Split(string(ops), "\n")
+	}
 	for k, v := range w.GetExtended() {
 		if name, ok := strings.CutPrefix(k, xattrPrefix); ok {
 			if e.Xattr == nil {
@@ -194,7 +199,7 @@ func sameContent(o origin, e storage.Entry) bool {
 func extended(w *filerpb.Entry, e storage.Entry, changed bool) {
 	ext := map[string][]byte{}
 	for k, v := range w.GetExtended() {
-		if !strings.HasPrefix(k, xattrPrefix) && k != marker {
+		if !strings.HasPrefix(k, xattrPrefix) && k != marker && k != linking {
 			ext[k] = v
 		}
 	}
@@ -208,6 +213,9 @@ func extended(w *filerpb.Entry, e storage.Entry, changed bool) {
 	}
 	for k, v := range e.Xattr {
 		ext[xattrPrefix+k] = v
+	}
+	if len(e.Linking) > 0 {
+		ext[linking] = []byte(strings.Join(e.Linking, "\n"))
 	}
 	if e.Native {
 		ext[marker] = markerOf(e.Commits)

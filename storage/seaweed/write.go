@@ -14,16 +14,14 @@ import (
 
 // Create implements storage.Files. The filer would make missing parents, and
 // turn a file that is named as one into a folder: so the parent is looked at
-// first. A parent that goes between the two is made again by the filer.
-func (b *bucket) Create(ctx context.Context, p storage.Path, e storage.Entry) (storage.Entry, error) {
+// first, by whoever is not sure of it. A parent that goes between the two is
+// made again by the filer.
+func (b *bucket) Create(ctx context.Context, p storage.Path, e storage.Entry, sure bool) (storage.Entry, error) {
 	dir, name := b.locate(p)
-	parent, _ := p.Split()
-	up, err := b.Lookup(ctx, parent)
-	if err != nil {
-		return storage.Entry{}, fmt.Errorf("create %q: %w", p, err)
-	}
-	if !up.IsDir() {
-		return storage.Entry{}, storage.Errorf(storage.NotDirectory, "create %q: the parent is not a directory", p)
+	if !sure {
+		if err := b.checkParent(ctx, p); err != nil {
+			return storage.Entry{}, fmt.Errorf("create %q: %w", p, err)
+		}
 	}
 	e.Name, e.Origin = name, nil
 	w := toWire(e)
@@ -32,6 +30,16 @@ func (b *bucket) Create(ctx context.Context, p storage.Path, e storage.Entry) (s
 		return storage.Entry{}, fmt.Errorf("create %q: %w", p, err)
 	}
 	return made, nil
+}
+
+// checkParent looks whether there is a directory for p to be in.
+func (b *bucket) checkParent(ctx context.Context, p storage.Path) error {
+	parent, _ := p.Split()
+	up, err := b.Lookup(ctx, parent)
+	if err == nil && !up.IsDir() {
+		err = storage.Errorf(storage.NotDirectory, "%q is not a directory", parent)
+	}
+	return err
 }
 
 // create sends a new entry. An attempt that got no answer may have been carried
@@ -97,15 +105,12 @@ func (c *Client) update(ctx context.Context, dir string, e storage.Entry) (stora
 // send replaces an entry by w, provided that the filer still holds was, and
 // returns what it holds now.
 func (c *Client) send(ctx context.Context, dir string, was, w *filerpb.Entry) (*filerpb.Entry, error) {
-	expected := proto.CloneOf(was)
-	expected.Name = w.GetName()
+	condition := unchanged(was, w.GetName())
 	stored := w
 	err := c.call(ctx, func(ctx context.Context, attempt int) error {
 		r, err := c.filer.UpdateEntry(ctx, &filerpb.UpdateEntryRequest{
 			Directory: dir, Entry: w, Signatures: c.signatures(),
-			Condition: &filerpb.WriteCondition{Clauses: []*filerpb.WriteCondition_Clause{{
-				Kind: filerpb.WriteCondition_IF_ENTRY_EQUAL, ExpectedEntry: expected,
-			}}},
+			Condition: condition,
 		})
 		err = classify(ctx, err)
 		if attempt > 0 && storage.Is(err, storage.Changed) { // by our own unanswered attempt?
@@ -115,7 +120,7 @@ func (c *Client) send(ctx context.Context, dir string, was, w *filerpb.Entry) (*
 			}
 		}
 		// An update that changes nothing has no event.
-		stored = asStored(r.GetMetadataEvent(), expected)
+		stored = asStored(r.GetMetadataEvent(), condition.GetClauses()[0].GetExpectedEntry())
 		return err
 	})
 	return stored, err

@@ -29,7 +29,12 @@ func Volume(t *testing.T, open func(t *testing.T) (a, b storage.Volume)) {
 		{"RenameRefuses", testRenameRefuses},
 		{"Link", testLink},
 		{"RenameOverLink", testRenameOverLink},
+		{"LinkInSteps", testLinkInSteps},
 		{"Remove", testRemove},
+		{"RemoveOnCondition", testRemoveOnCondition},
+		{"RenameOnCondition", testRenameOnCondition},
+		{"RenameKeepsData", testRenameKeepsData},
+		{"CreateSure", testCreateSure},
 		{"Chunks", testChunks},
 		{"KeepData", testKeepData},
 		{"Watch", testWatch},
@@ -60,7 +65,7 @@ func newDir() storage.Entry {
 
 func create(t *testing.T, v storage.Volume, p storage.Path, e storage.Entry) storage.Entry {
 	t.Helper()
-	made, err := v.Files.Create(t.Context(), p, e)
+	made, err := v.Files.Create(t.Context(), p, e, false)
 	if err != nil {
 		t.Fatalf("create %q: %v", p, err)
 	}
@@ -116,7 +121,7 @@ func testRoot(t *testing.T, a, _ storage.Volume) {
 	if err != nil || len(entries) != 0 {
 		t.Errorf("a new bucket lists %v, %v", entries, err)
 	}
-	want(t, "remove the root", a.Files.Remove(t.Context(), "", false), storage.InUse)
+	want(t, "remove the root", a.Files.Remove(t.Context(), "", root, nil), storage.InUse)
 	root.Mode = fs.ModeDir | 0o711
 	if _, err := a.Files.Update(t.Context(), "", root); err != nil {
 		t.Fatalf("update the root: %v", err)
@@ -161,9 +166,9 @@ func testCreateRefuses(t *testing.T, a, _ storage.Volume) {
 	for p, k := range map[storage.Path]storage.Kind{
 		"f": storage.Exists, "d": storage.Exists, "missing/x": storage.NotFound, "f/x": storage.NotDirectory,
 	} {
-		_, err := a.Files.Create(t.Context(), p, newFile(0))
+		_, err := a.Files.Create(t.Context(), p, newFile(0), false)
 		want(t, fmt.Sprintf("create a file at %q", p), err, k)
-		_, err = a.Files.Create(t.Context(), p, newDir())
+		_, err = a.Files.Create(t.Context(), p, newDir(), false)
 		want(t, fmt.Sprintf("create a directory at %q", p), err, k)
 	}
 	if e := lookup(t, a, "f"); e.IsDir() {
@@ -221,152 +226,11 @@ func testUpdate(t *testing.T, a, b storage.Volume) {
 	if got := lookup(t, b, "f"); got.Mode != 0o600 || got.UID != 7 || read(t, b, got) != "one" {
 		t.Errorf("after two updates: %+v", got)
 	}
-	if err := a.Files.Remove(t.Context(), "f", false); err != nil {
-		t.Fatal(err)
-	}
+	remove(t, a, "f")
 	_, err = a.Files.Update(t.Context(), "f", mine)
 	want(t, "update of a missing entry", err, storage.NotFound)
 	_, err = a.Files.Lookup(t.Context(), "f")
 	want(t, "an update must not bring it back", err, storage.NotFound)
-}
-
-func testRename(t *testing.T, a, b storage.Volume) {
-	create(t, a, "d", newDir())
-	create(t, a, "d/sub", newDir())
-	f := write(t, a, "d/sub/f", "content")
-	if err := a.Files.Rename(t.Context(), "d", "e"); err != nil {
-		t.Fatal(err)
-	}
-	_, err := b.Files.Lookup(t.Context(), "d/sub/f")
-	want(t, "the old name", err, storage.NotFound)
-	got := lookup(t, b, "e/sub/f")
-	if got.Inode != f.Inode || read(t, b, got) != "content" {
-		t.Errorf("moved file: %+v", got)
-	}
-	write(t, a, "target", "old")
-	if err := a.Files.Rename(t.Context(), "e/sub/f", "target"); err != nil {
-		t.Fatal(err)
-	}
-	if got := lookup(t, b, "target"); read(t, b, got) != "content" {
-		t.Error("the replaced file kept its content")
-	}
-	create(t, a, "empty", newDir())
-	if err := a.Files.Rename(t.Context(), "e", "empty"); err != nil {
-		t.Errorf("directory over an empty one: %v", err)
-	}
-	lookup(t, b, "empty/sub")
-	if err := a.Files.Rename(t.Context(), "target", "target"); err != nil {
-		t.Errorf("rename to itself: %v", err)
-	}
-}
-
-func testRenameRefuses(t *testing.T, a, _ storage.Volume) {
-	create(t, a, "full", newDir())
-	write(t, a, "full/x", "x")
-	create(t, a, "d", newDir())
-	write(t, a, "f", "f")
-	for _, tt := range []struct {
-		from, to storage.Path
-		kind     storage.Kind
-	}{
-		{"missing", "x", storage.NotFound},
-		{"f", "missing/x", storage.NotFound},
-		{"f", "full/x/y", storage.NotDirectory},
-		{"f", "d", storage.IsDirectory},
-		{"d", "f", storage.NotDirectory},
-		{"d", "full", storage.NotEmpty},
-		{"full", "full/sub", storage.Invalid},
-	} {
-		want(t, fmt.Sprintf("rename %q to %q", tt.from, tt.to), a.Files.Rename(t.Context(), tt.from, tt.to), tt.kind)
-	}
-	if e := lookup(t, a, "full/x"); read(t, a, e) != "x" {
-		t.Error("a refused rename changed a file")
-	}
-	if e := lookup(t, a, "f"); read(t, a, e) != "f" {
-		t.Error("a refused rename changed a file")
-	}
-	_, err := a.Files.Lookup(t.Context(), "missing")
-	want(t, "a refused rename makes no folder", err, storage.NotFound)
-}
-
-func testLink(t *testing.T, a, b storage.Volume) {
-	f := write(t, a, "f", "shared")
-	create(t, a, "d", newDir())
-	g, err := a.Files.Link(t.Context(), "f", "d/g")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if g.Links != 2 || g.Inode != f.Inode || g.Name != "g" {
-		t.Errorf("new name: %+v", g)
-	}
-	if f := lookup(t, b, "f"); f.Links != 2 || f.LinkID != g.LinkID {
-		t.Errorf("old name: %+v", f)
-	}
-	c, err := a.Chunks.Write(t.Context(), "d/g", []byte("changed"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.Chunks, g.Size, g.MD5 = []storage.Chunk{c}, c.Size, c.MD5
-	if _, err := a.Files.Update(t.Context(), "d/g", g); err != nil {
-		t.Fatal(err)
-	}
-	if f := lookup(t, b, "f"); read(t, b, f) != "changed" {
-		t.Error("a change by one name is not seen by the other")
-	}
-	_, err = a.Files.Link(t.Context(), "f", "d/g")
-	want(t, "link to a taken name", err, storage.Exists)
-	_, err = a.Files.Link(t.Context(), "d", "e")
-	want(t, "link to a directory", err, storage.NotPermitted)
-	_, err = a.Files.Link(t.Context(), "missing", "e")
-	want(t, "link to nothing", err, storage.NotFound)
-	if f := lookup(t, b, "f"); f.Links != 2 {
-		t.Errorf("a refused link counted: %d", f.Links)
-	}
-	if err := a.Files.Remove(t.Context(), "f", false); err != nil {
-		t.Fatal(err)
-	}
-	if g := lookup(t, b, "d/g"); g.Links != 1 || read(t, b, g) != "changed" {
-		t.Errorf("the other name after a removal: %+v", g)
-	}
-}
-
-func testRenameOverLink(t *testing.T, a, b storage.Volume) {
-	write(t, a, "f", "must stay")
-	if _, err := a.Files.Link(t.Context(), "f", "g"); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Files.Rename(t.Context(), "f", "g"); err != nil {
-		t.Errorf("rename between two names of one file: %v", err)
-	}
-	lookup(t, b, "f")
-	write(t, a, "new", "new")
-	if err := a.Files.Rename(t.Context(), "new", "g"); err != nil {
-		t.Fatal(err)
-	}
-	f := lookup(t, b, "f")
-	if f.Links > 1 {
-		t.Errorf("links after one was replaced: %d", f.Links)
-	}
-	// The store frees chunks in the background: look more than once.
-	for range 20 {
-		if read(t, b, f) != "must stay" {
-			t.Fatal("the other hard link lost its content")
-		}
-		wait(t, 100*time.Millisecond)
-	}
-}
-
-func testRemove(t *testing.T, a, _ storage.Volume) {
-	create(t, a, "d", newDir())
-	write(t, a, "d/f", "x")
-	want(t, "remove a full directory", a.Files.Remove(t.Context(), "d", false), storage.NotEmpty)
-	lookup(t, a, "d/f")
-	for _, p := range []storage.Path{"d/f", "d"} {
-		if err := a.Files.Remove(t.Context(), p, false); err != nil {
-			t.Errorf("remove %q: %v", p, err)
-		}
-		want(t, "remove again", a.Files.Remove(t.Context(), p, false), storage.NotFound)
-	}
 }
 
 // wait gives background work of the store a moment, or ends with the test.

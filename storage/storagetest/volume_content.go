@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/md5"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,18 +39,31 @@ func testChunks(t *testing.T, a, b storage.Volume) {
 
 func testKeepData(t *testing.T, a, b storage.Volume) {
 	e := write(t, a, "f", "still read")
-	if err := a.Files.Remove(t.Context(), "f", true); err != nil {
+	held := storage.Orphan{Holder: "a node", ID: e.Inode}
+	if err := a.Files.Remove(t.Context(), "f", e, &held); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, 1500*time.Millisecond)
 	if read(t, b, e) != "still read" {
 		t.Error("the content went with the name")
 	}
-	if err := a.Chunks.Delete(t.Context(), []storage.ChunkID{e.Chunks[0].ID}); err != nil {
+	if found, err := b.Orphans.Orphans(t.Context(), "a node"); err != nil || !slices.Equal(found, []storage.Orphan{held}) {
+		t.Errorf("orphans: %v, %v", found, err)
+	}
+	for range 2 {
+		if err := a.Orphans.FreeOrphan(t.Context(), held); err != nil {
+			t.Error(err)
+		}
+	}
+	// Chunks that no entry has are freed by themselves.
+	c, err := a.Chunks.Write(t.Context(), "g", []byte("unused"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Chunks.Delete(t.Context(), []storage.ChunkID{e.Chunks[0].ID}); err != nil {
-		t.Errorf("delete again: %v", err)
+	for range 2 {
+		if err := a.Chunks.Delete(t.Context(), []storage.ChunkID{c.ID}); err != nil {
+			t.Errorf("delete: %v", err)
+		}
 	}
 }
 
@@ -69,12 +83,10 @@ func testWatch(t *testing.T, a, b storage.Volume) {
 	if _, err := a.Files.Update(ctx, "f", f); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Files.Rename(ctx, "f", "g"); err != nil {
+	if err := rename(t, a, "f", "g"); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Files.Remove(ctx, "g", false); err != nil {
-		t.Fatal(err)
-	}
+	remove(t, a, "g")
 	steps := []struct{ old, next storage.Path }{{"", "f"}, {"f", "f"}, {"f", "g"}, {"g", ""}}
 	for _, s := range steps {
 		select {

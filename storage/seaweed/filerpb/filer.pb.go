@@ -139,6 +139,55 @@ func (WriteCondition_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_filerpb_filer_proto_rawDescGZIP(), []int{9, 0}
 }
 
+type ObjectMutation_Type int32
+
+const (
+	ObjectMutation_PUT            ObjectMutation_Type = 0
+	ObjectMutation_DELETE         ObjectMutation_Type = 1
+	ObjectMutation_PATCH_EXTENDED ObjectMutation_Type = 2
+)
+
+// Enum value maps for ObjectMutation_Type.
+var (
+	ObjectMutation_Type_name = map[int32]string{
+		0: "PUT",
+		1: "DELETE",
+		2: "PATCH_EXTENDED",
+	}
+	ObjectMutation_Type_value = map[string]int32{
+		"PUT":            0,
+		"DELETE":         1,
+		"PATCH_EXTENDED": 2,
+	}
+)
+
+func (x ObjectMutation_Type) Enum() *ObjectMutation_Type {
+	p := new(ObjectMutation_Type)
+	*p = x
+	return p
+}
+
+func (x ObjectMutation_Type) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ObjectMutation_Type) Descriptor() protoreflect.EnumDescriptor {
+	return file_filerpb_filer_proto_enumTypes[2].Descriptor()
+}
+
+func (ObjectMutation_Type) Type() protoreflect.EnumType {
+	return &file_filerpb_filer_proto_enumTypes[2]
+}
+
+func (x ObjectMutation_Type) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ObjectMutation_Type.Descriptor instead.
+func (ObjectMutation_Type) EnumDescriptor() ([]byte, []int) {
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{10, 0}
+}
+
 type LookupDirectoryEntryRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Directory     string                 `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
@@ -894,6 +943,222 @@ func (x *WriteCondition) GetClauses() []*WriteCondition_Clause {
 	return nil
 }
 
+type ObjectMutation struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Type      ObjectMutation_Type    `protobuf:"varint,1,opt,name=type,proto3,enum=filer_pb.ObjectMutation_Type" json:"type,omitempty"`
+	Directory string                 `protobuf:"bytes,2,opt,name=directory,proto3" json:"directory,omitempty"`
+	// For DELETE and PATCH_EXTENDED.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// For PUT.
+	Entry         *Entry `protobuf:"bytes,4,opt,name=entry,proto3" json:"entry,omitempty"`
+	IsDeleteData  bool   `protobuf:"varint,7,opt,name=is_delete_data,json=isDeleteData,proto3" json:"is_delete_data,omitempty"`
+	IsRecursive   bool   `protobuf:"varint,8,opt,name=is_recursive,json=isRecursive,proto3" json:"is_recursive,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObjectMutation) Reset() {
+	*x = ObjectMutation{}
+	mi := &file_filerpb_filer_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObjectMutation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObjectMutation) ProtoMessage() {}
+
+func (x *ObjectMutation) ProtoReflect() protoreflect.Message {
+	mi := &file_filerpb_filer_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObjectMutation.ProtoReflect.Descriptor instead.
+func (*ObjectMutation) Descriptor() ([]byte, []int) {
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ObjectMutation) GetType() ObjectMutation_Type {
+	if x != nil {
+		return x.Type
+	}
+	return ObjectMutation_PUT
+}
+
+func (x *ObjectMutation) GetDirectory() string {
+	if x != nil {
+		return x.Directory
+	}
+	return ""
+}
+
+func (x *ObjectMutation) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ObjectMutation) GetEntry() *Entry {
+	if x != nil {
+		return x.Entry
+	}
+	return nil
+}
+
+func (x *ObjectMutation) GetIsDeleteData() bool {
+	if x != nil {
+		return x.IsDeleteData
+	}
+	return false
+}
+
+func (x *ObjectMutation) GetIsRecursive() bool {
+	if x != nil {
+		return x.IsRecursive
+	}
+	return false
+}
+
+type ObjectTransactionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The path that is locked, and that the condition is about.
+	LockKey    string            `protobuf:"bytes,1,opt,name=lock_key,json=lockKey,proto3" json:"lock_key,omitempty"`
+	Condition  *WriteCondition   `protobuf:"bytes,2,opt,name=condition,proto3" json:"condition,omitempty"`
+	Mutations  []*ObjectMutation `protobuf:"bytes,3,rep,name=mutations,proto3" json:"mutations,omitempty"`
+	Signatures []int32           `protobuf:"varint,5,rep,packed,name=signatures,proto3" json:"signatures,omitempty"`
+	// The path that the condition is about, when it is another one.
+	ConditionKey  string `protobuf:"bytes,6,opt,name=condition_key,json=conditionKey,proto3" json:"condition_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObjectTransactionRequest) Reset() {
+	*x = ObjectTransactionRequest{}
+	mi := &file_filerpb_filer_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObjectTransactionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObjectTransactionRequest) ProtoMessage() {}
+
+func (x *ObjectTransactionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_filerpb_filer_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObjectTransactionRequest.ProtoReflect.Descriptor instead.
+func (*ObjectTransactionRequest) Descriptor() ([]byte, []int) {
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ObjectTransactionRequest) GetLockKey() string {
+	if x != nil {
+		return x.LockKey
+	}
+	return ""
+}
+
+func (x *ObjectTransactionRequest) GetCondition() *WriteCondition {
+	if x != nil {
+		return x.Condition
+	}
+	return nil
+}
+
+func (x *ObjectTransactionRequest) GetMutations() []*ObjectMutation {
+	if x != nil {
+		return x.Mutations
+	}
+	return nil
+}
+
+func (x *ObjectTransactionRequest) GetSignatures() []int32 {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *ObjectTransactionRequest) GetConditionKey() string {
+	if x != nil {
+		return x.ConditionKey
+	}
+	return ""
+}
+
+type ObjectTransactionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         string                 `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	ErrorCode     FilerError             `protobuf:"varint,2,opt,name=error_code,json=errorCode,proto3,enum=filer_pb.FilerError" json:"error_code,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObjectTransactionResponse) Reset() {
+	*x = ObjectTransactionResponse{}
+	mi := &file_filerpb_filer_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObjectTransactionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObjectTransactionResponse) ProtoMessage() {}
+
+func (x *ObjectTransactionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_filerpb_filer_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObjectTransactionResponse.ProtoReflect.Descriptor instead.
+func (*ObjectTransactionResponse) Descriptor() ([]byte, []int) {
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ObjectTransactionResponse) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ObjectTransactionResponse) GetErrorCode() FilerError {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return FilerError_OK
+}
+
 type CreateEntryRequest struct {
 	state                    protoimpl.MessageState `protogen:"open.v1"`
 	Directory                string                 `protobuf:"bytes,1,opt,name=directory,proto3" json:"directory,omitempty"`
@@ -908,7 +1173,7 @@ type CreateEntryRequest struct {
 
 func (x *CreateEntryRequest) Reset() {
 	*x = CreateEntryRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[10]
+	mi := &file_filerpb_filer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -920,7 +1185,7 @@ func (x *CreateEntryRequest) String() string {
 func (*CreateEntryRequest) ProtoMessage() {}
 
 func (x *CreateEntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[10]
+	mi := &file_filerpb_filer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -933,7 +1198,7 @@ func (x *CreateEntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEntryRequest.ProtoReflect.Descriptor instead.
 func (*CreateEntryRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{10}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateEntryRequest) GetDirectory() string {
@@ -989,7 +1254,7 @@ type CreateEntryResponse struct {
 
 func (x *CreateEntryResponse) Reset() {
 	*x = CreateEntryResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[11]
+	mi := &file_filerpb_filer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1266,7 @@ func (x *CreateEntryResponse) String() string {
 func (*CreateEntryResponse) ProtoMessage() {}
 
 func (x *CreateEntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[11]
+	mi := &file_filerpb_filer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1279,7 @@ func (x *CreateEntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateEntryResponse.ProtoReflect.Descriptor instead.
 func (*CreateEntryResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{11}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateEntryResponse) GetError() string {
@@ -1050,7 +1315,7 @@ type UpdateEntryRequest struct {
 
 func (x *UpdateEntryRequest) Reset() {
 	*x = UpdateEntryRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[12]
+	mi := &file_filerpb_filer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1062,7 +1327,7 @@ func (x *UpdateEntryRequest) String() string {
 func (*UpdateEntryRequest) ProtoMessage() {}
 
 func (x *UpdateEntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[12]
+	mi := &file_filerpb_filer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1075,7 +1340,7 @@ func (x *UpdateEntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateEntryRequest.ProtoReflect.Descriptor instead.
 func (*UpdateEntryRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{12}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateEntryRequest) GetDirectory() string {
@@ -1115,7 +1380,7 @@ type UpdateEntryResponse struct {
 
 func (x *UpdateEntryResponse) Reset() {
 	*x = UpdateEntryResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[13]
+	mi := &file_filerpb_filer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1392,7 @@ func (x *UpdateEntryResponse) String() string {
 func (*UpdateEntryResponse) ProtoMessage() {}
 
 func (x *UpdateEntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[13]
+	mi := &file_filerpb_filer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1405,7 @@ func (x *UpdateEntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateEntryResponse.ProtoReflect.Descriptor instead.
 func (*UpdateEntryResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{13}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *UpdateEntryResponse) GetMetadataEvent() *SubscribeMetadataResponse {
@@ -1163,7 +1428,7 @@ type DeleteEntryRequest struct {
 
 func (x *DeleteEntryRequest) Reset() {
 	*x = DeleteEntryRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[14]
+	mi := &file_filerpb_filer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1175,7 +1440,7 @@ func (x *DeleteEntryRequest) String() string {
 func (*DeleteEntryRequest) ProtoMessage() {}
 
 func (x *DeleteEntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[14]
+	mi := &file_filerpb_filer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1188,7 +1453,7 @@ func (x *DeleteEntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteEntryRequest.ProtoReflect.Descriptor instead.
 func (*DeleteEntryRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{14}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeleteEntryRequest) GetDirectory() string {
@@ -1235,7 +1500,7 @@ type DeleteEntryResponse struct {
 
 func (x *DeleteEntryResponse) Reset() {
 	*x = DeleteEntryResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[15]
+	mi := &file_filerpb_filer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1512,7 @@ func (x *DeleteEntryResponse) String() string {
 func (*DeleteEntryResponse) ProtoMessage() {}
 
 func (x *DeleteEntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[15]
+	mi := &file_filerpb_filer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1525,7 @@ func (x *DeleteEntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteEntryResponse.ProtoReflect.Descriptor instead.
 func (*DeleteEntryResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{15}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteEntryResponse) GetError() string {
@@ -1283,7 +1548,7 @@ type AtomicRenameEntryRequest struct {
 
 func (x *AtomicRenameEntryRequest) Reset() {
 	*x = AtomicRenameEntryRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[16]
+	mi := &file_filerpb_filer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1560,7 @@ func (x *AtomicRenameEntryRequest) String() string {
 func (*AtomicRenameEntryRequest) ProtoMessage() {}
 
 func (x *AtomicRenameEntryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[16]
+	mi := &file_filerpb_filer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1573,7 @@ func (x *AtomicRenameEntryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AtomicRenameEntryRequest.ProtoReflect.Descriptor instead.
 func (*AtomicRenameEntryRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{16}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AtomicRenameEntryRequest) GetOldDirectory() string {
@@ -1354,7 +1619,7 @@ type AtomicRenameEntryResponse struct {
 
 func (x *AtomicRenameEntryResponse) Reset() {
 	*x = AtomicRenameEntryResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[17]
+	mi := &file_filerpb_filer_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1366,7 +1631,7 @@ func (x *AtomicRenameEntryResponse) String() string {
 func (*AtomicRenameEntryResponse) ProtoMessage() {}
 
 func (x *AtomicRenameEntryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[17]
+	mi := &file_filerpb_filer_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1379,7 +1644,7 @@ func (x *AtomicRenameEntryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AtomicRenameEntryResponse.ProtoReflect.Descriptor instead.
 func (*AtomicRenameEntryResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{17}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{20}
 }
 
 type AssignVolumeRequest struct {
@@ -1394,7 +1659,7 @@ type AssignVolumeRequest struct {
 
 func (x *AssignVolumeRequest) Reset() {
 	*x = AssignVolumeRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[18]
+	mi := &file_filerpb_filer_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1406,7 +1671,7 @@ func (x *AssignVolumeRequest) String() string {
 func (*AssignVolumeRequest) ProtoMessage() {}
 
 func (x *AssignVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[18]
+	mi := &file_filerpb_filer_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1419,7 +1684,7 @@ func (x *AssignVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignVolumeRequest.ProtoReflect.Descriptor instead.
 func (*AssignVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{18}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AssignVolumeRequest) GetCount() int32 {
@@ -1464,7 +1729,7 @@ type AssignVolumeResponse struct {
 
 func (x *AssignVolumeResponse) Reset() {
 	*x = AssignVolumeResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[19]
+	mi := &file_filerpb_filer_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1741,7 @@ func (x *AssignVolumeResponse) String() string {
 func (*AssignVolumeResponse) ProtoMessage() {}
 
 func (x *AssignVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[19]
+	mi := &file_filerpb_filer_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1754,7 @@ func (x *AssignVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignVolumeResponse.ProtoReflect.Descriptor instead.
 func (*AssignVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{19}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AssignVolumeResponse) GetFileId() string {
@@ -1545,7 +1810,7 @@ type Location struct {
 
 func (x *Location) Reset() {
 	*x = Location{}
-	mi := &file_filerpb_filer_proto_msgTypes[20]
+	mi := &file_filerpb_filer_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1822,7 @@ func (x *Location) String() string {
 func (*Location) ProtoMessage() {}
 
 func (x *Location) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[20]
+	mi := &file_filerpb_filer_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1835,7 @@ func (x *Location) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Location.ProtoReflect.Descriptor instead.
 func (*Location) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{20}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Location) GetUrl() string {
@@ -1603,7 +1868,7 @@ type Locations struct {
 
 func (x *Locations) Reset() {
 	*x = Locations{}
-	mi := &file_filerpb_filer_proto_msgTypes[21]
+	mi := &file_filerpb_filer_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1615,7 +1880,7 @@ func (x *Locations) String() string {
 func (*Locations) ProtoMessage() {}
 
 func (x *Locations) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[21]
+	mi := &file_filerpb_filer_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1628,7 +1893,7 @@ func (x *Locations) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Locations.ProtoReflect.Descriptor instead.
 func (*Locations) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{21}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Locations) GetLocations() []*Location {
@@ -1647,7 +1912,7 @@ type LookupVolumeRequest struct {
 
 func (x *LookupVolumeRequest) Reset() {
 	*x = LookupVolumeRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[22]
+	mi := &file_filerpb_filer_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1659,7 +1924,7 @@ func (x *LookupVolumeRequest) String() string {
 func (*LookupVolumeRequest) ProtoMessage() {}
 
 func (x *LookupVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[22]
+	mi := &file_filerpb_filer_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1672,7 +1937,7 @@ func (x *LookupVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupVolumeRequest.ProtoReflect.Descriptor instead.
 func (*LookupVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{22}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *LookupVolumeRequest) GetVolumeIds() []string {
@@ -1691,7 +1956,7 @@ type LookupVolumeResponse struct {
 
 func (x *LookupVolumeResponse) Reset() {
 	*x = LookupVolumeResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[23]
+	mi := &file_filerpb_filer_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1703,7 +1968,7 @@ func (x *LookupVolumeResponse) String() string {
 func (*LookupVolumeResponse) ProtoMessage() {}
 
 func (x *LookupVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[23]
+	mi := &file_filerpb_filer_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1716,7 +1981,7 @@ func (x *LookupVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupVolumeResponse.ProtoReflect.Descriptor instead.
 func (*LookupVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{23}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *LookupVolumeResponse) GetLocationsMap() map[string]*Locations {
@@ -1736,7 +2001,7 @@ type StatisticsRequest struct {
 
 func (x *StatisticsRequest) Reset() {
 	*x = StatisticsRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[24]
+	mi := &file_filerpb_filer_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +2013,7 @@ func (x *StatisticsRequest) String() string {
 func (*StatisticsRequest) ProtoMessage() {}
 
 func (x *StatisticsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[24]
+	mi := &file_filerpb_filer_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2026,7 @@ func (x *StatisticsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsRequest.ProtoReflect.Descriptor instead.
 func (*StatisticsRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{24}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *StatisticsRequest) GetReplication() string {
@@ -1792,7 +2057,7 @@ type StatisticsResponse struct {
 
 func (x *StatisticsResponse) Reset() {
 	*x = StatisticsResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[25]
+	mi := &file_filerpb_filer_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1804,7 +2069,7 @@ func (x *StatisticsResponse) String() string {
 func (*StatisticsResponse) ProtoMessage() {}
 
 func (x *StatisticsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[25]
+	mi := &file_filerpb_filer_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1817,7 +2082,7 @@ func (x *StatisticsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatisticsResponse.ProtoReflect.Descriptor instead.
 func (*StatisticsResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{25}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *StatisticsResponse) GetTotalSize() uint64 {
@@ -1867,7 +2132,7 @@ type EventNotification struct {
 
 func (x *EventNotification) Reset() {
 	*x = EventNotification{}
-	mi := &file_filerpb_filer_proto_msgTypes[26]
+	mi := &file_filerpb_filer_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1879,7 +2144,7 @@ func (x *EventNotification) String() string {
 func (*EventNotification) ProtoMessage() {}
 
 func (x *EventNotification) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[26]
+	mi := &file_filerpb_filer_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1892,7 +2157,7 @@ func (x *EventNotification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventNotification.ProtoReflect.Descriptor instead.
 func (*EventNotification) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{26}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *EventNotification) GetOldEntry() *Entry {
@@ -1939,7 +2204,7 @@ type SubscribeMetadataRequest struct {
 
 func (x *SubscribeMetadataRequest) Reset() {
 	*x = SubscribeMetadataRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[27]
+	mi := &file_filerpb_filer_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1951,7 +2216,7 @@ func (x *SubscribeMetadataRequest) String() string {
 func (*SubscribeMetadataRequest) ProtoMessage() {}
 
 func (x *SubscribeMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[27]
+	mi := &file_filerpb_filer_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1964,7 +2229,7 @@ func (x *SubscribeMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeMetadataRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{27}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SubscribeMetadataRequest) GetClientName() string {
@@ -2036,7 +2301,7 @@ type SubscribeMetadataResponse struct {
 
 func (x *SubscribeMetadataResponse) Reset() {
 	*x = SubscribeMetadataResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[28]
+	mi := &file_filerpb_filer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2313,7 @@ func (x *SubscribeMetadataResponse) String() string {
 func (*SubscribeMetadataResponse) ProtoMessage() {}
 
 func (x *SubscribeMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[28]
+	mi := &file_filerpb_filer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2326,7 @@ func (x *SubscribeMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeMetadataResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{28}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SubscribeMetadataResponse) GetDirectory() string {
@@ -2109,7 +2374,7 @@ type WriteCondition_Clause struct {
 
 func (x *WriteCondition_Clause) Reset() {
 	*x = WriteCondition_Clause{}
-	mi := &file_filerpb_filer_proto_msgTypes[30]
+	mi := &file_filerpb_filer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2386,7 @@ func (x *WriteCondition_Clause) String() string {
 func (*WriteCondition_Clause) ProtoMessage() {}
 
 func (x *WriteCondition_Clause) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[30]
+	mi := &file_filerpb_filer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2232,7 +2497,31 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\rIF_NOT_EXISTS\x10\x01\x12\r\n" +
 	"\tIF_EXISTS\x10\x02\x12\x12\n" +
 	"\x0eIF_ENTRY_EQUAL\x10\n" +
-	"\"\x87\x02\n" +
+	"\"\x96\x02\n" +
+	"\x0eObjectMutation\x121\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1d.filer_pb.ObjectMutation.TypeR\x04type\x12\x1c\n" +
+	"\tdirectory\x18\x02 \x01(\tR\tdirectory\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12%\n" +
+	"\x05entry\x18\x04 \x01(\v2\x0f.filer_pb.EntryR\x05entry\x12$\n" +
+	"\x0eis_delete_data\x18\a \x01(\bR\fisDeleteData\x12!\n" +
+	"\fis_recursive\x18\b \x01(\bR\visRecursive\"/\n" +
+	"\x04Type\x12\a\n" +
+	"\x03PUT\x10\x00\x12\n" +
+	"\n" +
+	"\x06DELETE\x10\x01\x12\x12\n" +
+	"\x0ePATCH_EXTENDED\x10\x02\"\xea\x01\n" +
+	"\x18ObjectTransactionRequest\x12\x19\n" +
+	"\block_key\x18\x01 \x01(\tR\alockKey\x126\n" +
+	"\tcondition\x18\x02 \x01(\v2\x18.filer_pb.WriteConditionR\tcondition\x126\n" +
+	"\tmutations\x18\x03 \x03(\v2\x18.filer_pb.ObjectMutationR\tmutations\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\x05 \x03(\x05R\n" +
+	"signatures\x12#\n" +
+	"\rcondition_key\x18\x06 \x01(\tR\fconditionKey\"f\n" +
+	"\x19ObjectTransactionResponse\x12\x14\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\x123\n" +
+	"\n" +
+	"error_code\x18\x02 \x01(\x0e2\x14.filer_pb.FilerErrorR\terrorCode\"\x87\x02\n" +
 	"\x12CreateEntryRequest\x12\x1c\n" +
 	"\tdirectory\x18\x01 \x01(\tR\tdirectory\x12%\n" +
 	"\x05entry\x18\x02 \x01(\v2\x0f.filer_pb.EntryR\x05entry\x12\x15\n" +
@@ -2350,13 +2639,14 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\x15EXISTING_IS_DIRECTORY\x10\x03\x12\x14\n" +
 	"\x10EXISTING_IS_FILE\x10\x04\x12\x18\n" +
 	"\x14ENTRY_ALREADY_EXISTS\x10\x05\x12\x17\n" +
-	"\x13PRECONDITION_FAILED\x10\x062\xcc\x06\n" +
+	"\x13PRECONDITION_FAILED\x10\x062\xaa\a\n" +
 	"\fSeaweedFiler\x12e\n" +
 	"\x14LookupDirectoryEntry\x12%.filer_pb.LookupDirectoryEntryRequest\x1a&.filer_pb.LookupDirectoryEntryResponse\x12L\n" +
 	"\vListEntries\x12\x1c.filer_pb.ListEntriesRequest\x1a\x1d.filer_pb.ListEntriesResponse0\x01\x12J\n" +
 	"\vCreateEntry\x12\x1c.filer_pb.CreateEntryRequest\x1a\x1d.filer_pb.CreateEntryResponse\x12J\n" +
 	"\vUpdateEntry\x12\x1c.filer_pb.UpdateEntryRequest\x1a\x1d.filer_pb.UpdateEntryResponse\x12J\n" +
 	"\vDeleteEntry\x12\x1c.filer_pb.DeleteEntryRequest\x1a\x1d.filer_pb.DeleteEntryResponse\x12\\\n" +
+	"\x11ObjectTransaction\x12\".filer_pb.ObjectTransactionRequest\x1a#.filer_pb.ObjectTransactionResponse\x12\\\n" +
 	"\x11AtomicRenameEntry\x12\".filer_pb.AtomicRenameEntryRequest\x1a#.filer_pb.AtomicRenameEntryResponse\x12M\n" +
 	"\fAssignVolume\x12\x1d.filer_pb.AssignVolumeRequest\x1a\x1e.filer_pb.AssignVolumeResponse\x12M\n" +
 	"\fLookupVolume\x12\x1d.filer_pb.LookupVolumeRequest\x1a\x1e.filer_pb.LookupVolumeResponse\x12G\n" +
@@ -2376,95 +2666,106 @@ func file_filerpb_filer_proto_rawDescGZIP() []byte {
 	return file_filerpb_filer_proto_rawDescData
 }
 
-var file_filerpb_filer_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_filerpb_filer_proto_msgTypes = make([]protoimpl.MessageInfo, 32)
+var file_filerpb_filer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_filerpb_filer_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_filerpb_filer_proto_goTypes = []any{
 	(FilerError)(0),                      // 0: filer_pb.FilerError
 	(WriteCondition_Kind)(0),             // 1: filer_pb.WriteCondition.Kind
-	(*LookupDirectoryEntryRequest)(nil),  // 2: filer_pb.LookupDirectoryEntryRequest
-	(*LookupDirectoryEntryResponse)(nil), // 3: filer_pb.LookupDirectoryEntryResponse
-	(*ListEntriesRequest)(nil),           // 4: filer_pb.ListEntriesRequest
-	(*ListEntriesResponse)(nil),          // 5: filer_pb.ListEntriesResponse
-	(*Entry)(nil),                        // 6: filer_pb.Entry
-	(*FileChunk)(nil),                    // 7: filer_pb.FileChunk
-	(*FileChunkManifest)(nil),            // 8: filer_pb.FileChunkManifest
-	(*FileId)(nil),                       // 9: filer_pb.FileId
-	(*FuseAttributes)(nil),               // 10: filer_pb.FuseAttributes
-	(*WriteCondition)(nil),               // 11: filer_pb.WriteCondition
-	(*CreateEntryRequest)(nil),           // 12: filer_pb.CreateEntryRequest
-	(*CreateEntryResponse)(nil),          // 13: filer_pb.CreateEntryResponse
-	(*UpdateEntryRequest)(nil),           // 14: filer_pb.UpdateEntryRequest
-	(*UpdateEntryResponse)(nil),          // 15: filer_pb.UpdateEntryResponse
-	(*DeleteEntryRequest)(nil),           // 16: filer_pb.DeleteEntryRequest
-	(*DeleteEntryResponse)(nil),          // 17: filer_pb.DeleteEntryResponse
-	(*AtomicRenameEntryRequest)(nil),     // 18: filer_pb.AtomicRenameEntryRequest
-	(*AtomicRenameEntryResponse)(nil),    // 19: filer_pb.AtomicRenameEntryResponse
-	(*AssignVolumeRequest)(nil),          // 20: filer_pb.AssignVolumeRequest
-	(*AssignVolumeResponse)(nil),         // 21: filer_pb.AssignVolumeResponse
-	(*Location)(nil),                     // 22: filer_pb.Location
-	(*Locations)(nil),                    // 23: filer_pb.Locations
-	(*LookupVolumeRequest)(nil),          // 24: filer_pb.LookupVolumeRequest
-	(*LookupVolumeResponse)(nil),         // 25: filer_pb.LookupVolumeResponse
-	(*StatisticsRequest)(nil),            // 26: filer_pb.StatisticsRequest
-	(*StatisticsResponse)(nil),           // 27: filer_pb.StatisticsResponse
-	(*EventNotification)(nil),            // 28: filer_pb.EventNotification
-	(*SubscribeMetadataRequest)(nil),     // 29: filer_pb.SubscribeMetadataRequest
-	(*SubscribeMetadataResponse)(nil),    // 30: filer_pb.SubscribeMetadataResponse
-	nil,                                  // 31: filer_pb.Entry.ExtendedEntry
-	(*WriteCondition_Clause)(nil),        // 32: filer_pb.WriteCondition.Clause
-	nil,                                  // 33: filer_pb.LookupVolumeResponse.LocationsMapEntry
+	(ObjectMutation_Type)(0),             // 2: filer_pb.ObjectMutation.Type
+	(*LookupDirectoryEntryRequest)(nil),  // 3: filer_pb.LookupDirectoryEntryRequest
+	(*LookupDirectoryEntryResponse)(nil), // 4: filer_pb.LookupDirectoryEntryResponse
+	(*ListEntriesRequest)(nil),           // 5: filer_pb.ListEntriesRequest
+	(*ListEntriesResponse)(nil),          // 6: filer_pb.ListEntriesResponse
+	(*Entry)(nil),                        // 7: filer_pb.Entry
+	(*FileChunk)(nil),                    // 8: filer_pb.FileChunk
+	(*FileChunkManifest)(nil),            // 9: filer_pb.FileChunkManifest
+	(*FileId)(nil),                       // 10: filer_pb.FileId
+	(*FuseAttributes)(nil),               // 11: filer_pb.FuseAttributes
+	(*WriteCondition)(nil),               // 12: filer_pb.WriteCondition
+	(*ObjectMutation)(nil),               // 13: filer_pb.ObjectMutation
+	(*ObjectTransactionRequest)(nil),     // 14: filer_pb.ObjectTransactionRequest
+	(*ObjectTransactionResponse)(nil),    // 15: filer_pb.ObjectTransactionResponse
+	(*CreateEntryRequest)(nil),           // 16: filer_pb.CreateEntryRequest
+	(*CreateEntryResponse)(nil),          // 17: filer_pb.CreateEntryResponse
+	(*UpdateEntryRequest)(nil),           // 18: filer_pb.UpdateEntryRequest
+	(*UpdateEntryResponse)(nil),          // 19: filer_pb.UpdateEntryResponse
+	(*DeleteEntryRequest)(nil),           // 20: filer_pb.DeleteEntryRequest
+	(*DeleteEntryResponse)(nil),          // 21: filer_pb.DeleteEntryResponse
+	(*AtomicRenameEntryRequest)(nil),     // 22: filer_pb.AtomicRenameEntryRequest
+	(*AtomicRenameEntryResponse)(nil),    // 23: filer_pb.AtomicRenameEntryResponse
+	(*AssignVolumeRequest)(nil),          // 24: filer_pb.AssignVolumeRequest
+	(*AssignVolumeResponse)(nil),         // 25: filer_pb.AssignVolumeResponse
+	(*Location)(nil),                     // 26: filer_pb.Location
+	(*Locations)(nil),                    // 27: filer_pb.Locations
+	(*LookupVolumeRequest)(nil),          // 28: filer_pb.LookupVolumeRequest
+	(*LookupVolumeResponse)(nil),         // 29: filer_pb.LookupVolumeResponse
+	(*StatisticsRequest)(nil),            // 30: filer_pb.StatisticsRequest
+	(*StatisticsResponse)(nil),           // 31: filer_pb.StatisticsResponse
+	(*EventNotification)(nil),            // 32: filer_pb.EventNotification
+	(*SubscribeMetadataRequest)(nil),     // 33: filer_pb.SubscribeMetadataRequest
+	(*SubscribeMetadataResponse)(nil),    // 34: filer_pb.SubscribeMetadataResponse
+	nil,                                  // 35: filer_pb.Entry.ExtendedEntry
+	(*WriteCondition_Clause)(nil),        // 36: filer_pb.WriteCondition.Clause
+	nil,                                  // 37: filer_pb.LookupVolumeResponse.LocationsMapEntry
 }
 var file_filerpb_filer_proto_depIdxs = []int32{
-	6,  // 0: filer_pb.LookupDirectoryEntryResponse.entry:type_name -> filer_pb.Entry
-	6,  // 1: filer_pb.ListEntriesResponse.entry:type_name -> filer_pb.Entry
-	7,  // 2: filer_pb.Entry.chunks:type_name -> filer_pb.FileChunk
-	10, // 3: filer_pb.Entry.attributes:type_name -> filer_pb.FuseAttributes
-	31, // 4: filer_pb.Entry.extended:type_name -> filer_pb.Entry.ExtendedEntry
-	9,  // 5: filer_pb.FileChunk.fid:type_name -> filer_pb.FileId
-	7,  // 6: filer_pb.FileChunkManifest.chunks:type_name -> filer_pb.FileChunk
-	32, // 7: filer_pb.WriteCondition.clauses:type_name -> filer_pb.WriteCondition.Clause
-	6,  // 8: filer_pb.CreateEntryRequest.entry:type_name -> filer_pb.Entry
-	11, // 9: filer_pb.CreateEntryRequest.condition:type_name -> filer_pb.WriteCondition
-	30, // 10: filer_pb.CreateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
-	0,  // 11: filer_pb.CreateEntryResponse.error_code:type_name -> filer_pb.FilerError
-	6,  // 12: filer_pb.UpdateEntryRequest.entry:type_name -> filer_pb.Entry
-	11, // 13: filer_pb.UpdateEntryRequest.condition:type_name -> filer_pb.WriteCondition
-	30, // 14: filer_pb.UpdateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
-	22, // 15: filer_pb.AssignVolumeResponse.location:type_name -> filer_pb.Location
-	22, // 16: filer_pb.Locations.locations:type_name -> filer_pb.Location
-	33, // 17: filer_pb.LookupVolumeResponse.locations_map:type_name -> filer_pb.LookupVolumeResponse.LocationsMapEntry
-	6,  // 18: filer_pb.EventNotification.old_entry:type_name -> filer_pb.Entry
-	6,  // 19: filer_pb.EventNotification.new_entry:type_name -> filer_pb.Entry
-	28, // 20: filer_pb.SubscribeMetadataResponse.event_notification:type_name -> filer_pb.EventNotification
-	30, // 21: filer_pb.SubscribeMetadataResponse.events:type_name -> filer_pb.SubscribeMetadataResponse
-	1,  // 22: filer_pb.WriteCondition.Clause.kind:type_name -> filer_pb.WriteCondition.Kind
-	6,  // 23: filer_pb.WriteCondition.Clause.expected_entry:type_name -> filer_pb.Entry
-	23, // 24: filer_pb.LookupVolumeResponse.LocationsMapEntry.value:type_name -> filer_pb.Locations
-	2,  // 25: filer_pb.SeaweedFiler.LookupDirectoryEntry:input_type -> filer_pb.LookupDirectoryEntryRequest
-	4,  // 26: filer_pb.SeaweedFiler.ListEntries:input_type -> filer_pb.ListEntriesRequest
-	12, // 27: filer_pb.SeaweedFiler.CreateEntry:input_type -> filer_pb.CreateEntryRequest
-	14, // 28: filer_pb.SeaweedFiler.UpdateEntry:input_type -> filer_pb.UpdateEntryRequest
-	16, // 29: filer_pb.SeaweedFiler.DeleteEntry:input_type -> filer_pb.DeleteEntryRequest
-	18, // 30: filer_pb.SeaweedFiler.AtomicRenameEntry:input_type -> filer_pb.AtomicRenameEntryRequest
-	20, // 31: filer_pb.SeaweedFiler.AssignVolume:input_type -> filer_pb.AssignVolumeRequest
-	24, // 32: filer_pb.SeaweedFiler.LookupVolume:input_type -> filer_pb.LookupVolumeRequest
-	26, // 33: filer_pb.SeaweedFiler.Statistics:input_type -> filer_pb.StatisticsRequest
-	29, // 34: filer_pb.SeaweedFiler.SubscribeMetadata:input_type -> filer_pb.SubscribeMetadataRequest
-	3,  // 35: filer_pb.SeaweedFiler.LookupDirectoryEntry:output_type -> filer_pb.LookupDirectoryEntryResponse
-	5,  // 36: filer_pb.SeaweedFiler.ListEntries:output_type -> filer_pb.ListEntriesResponse
-	13, // 37: filer_pb.SeaweedFiler.CreateEntry:output_type -> filer_pb.CreateEntryResponse
-	15, // 38: filer_pb.SeaweedFiler.UpdateEntry:output_type -> filer_pb.UpdateEntryResponse
-	17, // 39: filer_pb.SeaweedFiler.DeleteEntry:output_type -> filer_pb.DeleteEntryResponse
-	19, // 40: filer_pb.SeaweedFiler.AtomicRenameEntry:output_type -> filer_pb.AtomicRenameEntryResponse
-	21, // 41: filer_pb.SeaweedFiler.AssignVolume:output_type -> filer_pb.AssignVolumeResponse
-	25, // 42: filer_pb.SeaweedFiler.LookupVolume:output_type -> filer_pb.LookupVolumeResponse
-	27, // 43: filer_pb.SeaweedFiler.Statistics:output_type -> filer_pb.StatisticsResponse
-	30, // 44: filer_pb.SeaweedFiler.SubscribeMetadata:output_type -> filer_pb.SubscribeMetadataResponse
-	35, // [35:45] is the sub-list for method output_type
-	25, // [25:35] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	7,  // 0: filer_pb.LookupDirectoryEntryResponse.entry:type_name -> filer_pb.Entry
+	7,  // 1: filer_pb.ListEntriesResponse.entry:type_name -> filer_pb.Entry
+	8,  // 2: filer_pb.Entry.chunks:type_name -> filer_pb.FileChunk
+	11, // 3: filer_pb.Entry.attributes:type_name -> filer_pb.FuseAttributes
+	35, // 4: filer_pb.Entry.extended:type_name -> filer_pb.Entry.ExtendedEntry
+	10, // 5: filer_pb.FileChunk.fid:type_name -> filer_pb.FileId
+	8,  // 6: filer_pb.FileChunkManifest.chunks:type_name -> filer_pb.FileChunk
+	36, // 7: filer_pb.WriteCondition.clauses:type_name -> filer_pb.WriteCondition.Clause
+	2,  // 8: filer_pb.ObjectMutation.type:type_name -> filer_pb.ObjectMutation.Type
+	7,  // 9: filer_pb.ObjectMutation.entry:type_name -> filer_pb.Entry
+	12, // 10: filer_pb.ObjectTransactionRequest.condition:type_name -> filer_pb.WriteCondition
+	13, // 11: filer_pb.ObjectTransactionRequest.mutations:type_name -> filer_pb.ObjectMutation
+	0,  // 12: filer_pb.ObjectTransactionResponse.error_code:type_name -> filer_pb.FilerError
+	7,  // 13: filer_pb.CreateEntryRequest.entry:type_name -> filer_pb.Entry
+	12, // 14: filer_pb.CreateEntryRequest.condition:type_name -> filer_pb.WriteCondition
+	34, // 15: filer_pb.CreateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
+	0,  // 16: filer_pb.CreateEntryResponse.error_code:type_name -> filer_pb.FilerError
+	7,  // 17: filer_pb.UpdateEntryRequest.entry:type_name -> filer_pb.Entry
+	12, // 18: filer_pb.UpdateEntryRequest.condition:type_name -> filer_pb.WriteCondition
+	34, // 19: filer_pb.UpdateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
+	26, // 20: filer_pb.AssignVolumeResponse.location:type_name -> filer_pb.Location
+	26, // 21: filer_pb.Locations.locations:type_name -> filer_pb.Location
+	37, // 22: filer_pb.LookupVolumeResponse.locations_map:type_name -> filer_pb.LookupVolumeResponse.LocationsMapEntry
+	7,  // 23: filer_pb.EventNotification.old_entry:type_name -> filer_pb.Entry
+	7,  // 24: filer_pb.EventNotification.new_entry:type_name -> filer_pb.Entry
+	32, // 25: filer_pb.SubscribeMetadataResponse.event_notification:type_name -> filer_pb.EventNotification
+	34, // 26: filer_pb.SubscribeMetadataResponse.events:type_name -> filer_pb.SubscribeMetadataResponse
+	1,  // 27: filer_pb.WriteCondition.Clause.kind:type_name -> filer_pb.WriteCondition.Kind
+	7,  // 28: filer_pb.WriteCondition.Clause.expected_entry:type_name -> filer_pb.Entry
+	27, // 29: filer_pb.LookupVolumeResponse.LocationsMapEntry.value:type_name -> filer_pb.Locations
+	3,  // 30: filer_pb.SeaweedFiler.LookupDirectoryEntry:input_type -> filer_pb.LookupDirectoryEntryRequest
+	5,  // 31: filer_pb.SeaweedFiler.ListEntries:input_type -> filer_pb.ListEntriesRequest
+	16, // 32: filer_pb.SeaweedFiler.CreateEntry:input_type -> filer_pb.CreateEntryRequest
+	18, // 33: filer_pb.SeaweedFiler.UpdateEntry:input_type -> filer_pb.UpdateEntryRequest
+	20, // 34: filer_pb.SeaweedFiler.DeleteEntry:input_type -> filer_pb.DeleteEntryRequest
+	14, // 35: filer_pb.SeaweedFiler.ObjectTransaction:input_type -> filer_pb.ObjectTransactionRequest
+	22, // 36: filer_pb.SeaweedFiler.AtomicRenameEntry:input_type -> filer_pb.AtomicRenameEntryRequest
+	24, // 37: filer_pb.SeaweedFiler.AssignVolume:input_type -> filer_pb.AssignVolumeRequest
+	28, // 38: filer_pb.SeaweedFiler.LookupVolume:input_type -> filer_pb.LookupVolumeRequest
+	30, // 39: filer_pb.SeaweedFiler.Statistics:input_type -> filer_pb.StatisticsRequest
+	33, // 40: filer_pb.SeaweedFiler.SubscribeMetadata:input_type -> filer_pb.SubscribeMetadataRequest
+	4,  // 41: filer_pb.SeaweedFiler.LookupDirectoryEntry:output_type -> filer_pb.LookupDirectoryEntryResponse
+	6,  // 42: filer_pb.SeaweedFiler.ListEntries:output_type -> filer_pb.ListEntriesResponse
+	17, // 43: filer_pb.SeaweedFiler.CreateEntry:output_type -> filer_pb.CreateEntryResponse
+	19, // 44: filer_pb.SeaweedFiler.UpdateEntry:output_type -> filer_pb.UpdateEntryResponse
+	21, // 45: filer_pb.SeaweedFiler.DeleteEntry:output_type -> filer_pb.DeleteEntryResponse
+	15, // 46: filer_pb.SeaweedFiler.ObjectTransaction:output_type -> filer_pb.ObjectTransactionResponse
+	23, // 47: filer_pb.SeaweedFiler.AtomicRenameEntry:output_type -> filer_pb.AtomicRenameEntryResponse
+	25, // 48: filer_pb.SeaweedFiler.AssignVolume:output_type -> filer_pb.AssignVolumeResponse
+	29, // 49: filer_pb.SeaweedFiler.LookupVolume:output_type -> filer_pb.LookupVolumeResponse
+	31, // 50: filer_pb.SeaweedFiler.Statistics:output_type -> filer_pb.StatisticsResponse
+	34, // 51: filer_pb.SeaweedFiler.SubscribeMetadata:output_type -> filer_pb.SubscribeMetadataResponse
+	41, // [41:52] is the sub-list for method output_type
+	30, // [30:41] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_filerpb_filer_proto_init() }
@@ -2477,8 +2778,8 @@ func file_filerpb_filer_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_filerpb_filer_proto_rawDesc), len(file_filerpb_filer_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   32,
+			NumEnums:      3,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
