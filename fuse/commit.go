@@ -116,7 +116,7 @@ func (fs *FS) put(ctx context.Context, n *node, next storage.Entry) error {
 		}
 		done, err := fs.vol.Files.Update(ctx, p, next)
 		if err == nil {
-			n.learn(done)
+			fs.table.did(n, done)
 			return nil
 		}
 		if storage.Is(err, storage.NotFound) {

@@ -68,7 +68,7 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 	if err != nil {
 		return nil, fs.status(op, dir, err)
 	}
-	return fs.bind(dir, name, made, true), gofuse.OK
+	return fs.bindOwn(dir, name, made), gofuse.OK
 }
 
 // vouched reports whether the stream of changes vouches for what is known of a

@@ -70,8 +70,7 @@ func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOu
 	if err != nil {
 		return err
 	}
-	n.learn(e)
-	fs.entryOut(fs.bind(dir, name, e, true), out)
+	fs.entryOut(fs.bindOwn(dir, name, e), out)
 	return nil
 }
 
@@ -89,7 +88,7 @@ func (fs *FS) makeLink(ctx context.Context, n *node, from, to storage.Path) (sto
 	if undo := fs.cancelLink(context.WithoutCancel(ctx), from, begun, op); undo != nil {
 		fs.log.Warn("a hard link's count is one too high", "op", "link", "node", n.id, "err", undo)
 	}
-	n.doubt()
+	fs.table.doubt(n)
 	return storage.Entry{}, err
 }
 

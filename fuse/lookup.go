@@ -32,26 +32,51 @@ func (fs *FS) lookup(ctx context.Context, dir *node, name string, counted bool) 
 		}
 		return nil, storage.Entry{}, storage.Errorf(storage.NotFound, "%w", err)
 	}
-	p, err := fs.table.path(dir)
-	if err != nil {
-		return nil, storage.Entry{}, err
-	}
-	e, err := fs.vol.Files.Lookup(ctx, p.Join(name))
-	if err != nil {
-		if storage.Is(err, storage.NotFound) {
-			fs.table.unbind(dir, name)
+	for range maxRetries {
+		n, e, current, err := fs.look(ctx, dir, name, counted)
+		if current {
+			return n, e, err
 		}
-		return nil, storage.Entry{}, err
 	}
-	return fs.bind(dir, name, e, counted), e, nil
+	return nil, storage.Entry{}, storage.Errorf(storage.Busy, "look-up of %q: it was changed %d times meanwhile", name, maxRetries)
 }
 
-// bind gives the entry found under a name to its node.
-func (fs *FS) bind(dir *node, name string, e storage.Entry, counted bool) *node {
-	n := fs.table.bind(dir, name, e, counted)
-	if !n.dirty() || !n.loaded.Load() { // a commit compares with what it began from
-		n.learn(e)
+// look asks once. current is false when the answer is outdated.
+func (fs *FS) look(ctx context.Context, dir *node, name string, counted bool) (n *node, e storage.Entry, current bool, err error) {
+	p, err := fs.table.path(dir)
+	if err != nil {
+		return nil, e, true, err
 	}
+	a := fs.table.ask()
+	defer fs.table.answered(a)
+	e, err = fs.vol.Files.Lookup(ctx, p.Join(name))
+	if now, pathErr := fs.table.path(dir); pathErr == nil && now != p {
+		return nil, e, false, nil // the directory was moved meanwhile
+	}
+	if err != nil {
+		if storage.Is(err, storage.NotFound) && !fs.table.unbindHeard(a, dir, name) {
+			return nil, e, false, nil
+		}
+		return nil, e, true, err
+	}
+	n = fs.bindHeard(a, dir, name, e, counted)
+	return n, e, n != nil, nil
+}
+
+// bindHeard gives the entry that an answer has under a name to its node; nil when
+// the answer is outdated.
+func (fs *FS) bindHeard(a *ask, dir *node, name string, e storage.Entry, counted bool) *node {
+	n := fs.table.bind(a, dir, name, e, counted)
+	if n != nil {
+		fs.table.hear(a, n, e)
+	}
+	return n
+}
+
+// bindOwn gives what we have made under a name to its node.
+func (fs *FS) bindOwn(dir *node, name string, e storage.Entry) *node {
+	n := fs.table.bind(nil, dir, name, e, true)
+	fs.table.did(n, e)
 	return n
 }
 
@@ -78,34 +103,45 @@ func (fs *FS) GetAttr(cancel <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.
 // any case when always is set. A file that is open and has lost its name, or
 // whose name now stands for another file, is shown as it was.
 func (fs *FS) refresh(ctx context.Context, n *node, always bool) error {
-	if n.fresh(fs.ttl()) && !(always && !n.dirty()) {
-		return nil
+	for range maxRetries {
+		if n.fresh(fs.ttl()) && !(always && !n.dirty()) {
+			return nil
+		}
+		current, err := fs.askAgain(ctx, n)
+		if current {
+			return err
+		}
+		always = false // what outdated the answer is newer than the question
 	}
-	p, err := fs.table.path(n)
-	if err != nil {
+	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxRetries)
+}
+
+// askAgain is one try of refresh. current is false when the answer is outdated.
+func (fs *FS) askAgain(ctx context.Context, n *node) (current bool, err error) {
+	held := func(err error) error {
 		if _, opens := fs.table.state(n); opens > 0 {
 			return nil
 		}
 		return err
 	}
+	p, err := fs.table.path(n)
+	if err != nil {
+		return true, held(err)
+	}
+	a := fs.table.ask()
+	defer fs.table.answered(a)
 	e, err := fs.vol.Files.Lookup(ctx, p)
 	if err == nil && (n == fs.table.root || sameFile(n, e)) {
-		if !n.dirty() {
-			n.learn(e)
-		}
-		return nil
+		return fs.table.hear(a, n, e), nil
 	}
 	if err != nil && !storage.Is(err, storage.NotFound) {
-		return err
+		return true, err
 	}
 	// Others removed or replaced it.
-	for _, at := range fs.table.names(n) {
-		fs.table.unbind(at.dir, at.name)
+	if !fs.table.lost(a, n, p) {
+		return false, nil
 	}
-	if _, opens := fs.table.state(n); opens > 0 {
-		return nil
-	}
-	return storage.Errorf(storage.Stale, "%q was removed or replaced by somebody else", p)
+	return true, held(storage.Errorf(storage.Stale, "%q was removed or replaced by somebody else", p))
 }
 
 // Readlink implements gofuse.RawFileSystem.

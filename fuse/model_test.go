@@ -210,6 +210,44 @@ func TestUnlinkedWhileOpen(t *testing.T) {
 	}
 }
 
+// TestRenamedOverWhileOpen: the content of a file that another one replaced lives
+// until the last close, whatever is written to it meanwhile.
+func TestRenamedOverWhileOpen(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	c := mount(t, bucket.Volume())
+	old, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(old, []byte("before"), 0))
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(old)}))
+	next, st := c.create(1, "g")
+	c.ok("create", st)
+	c.ok("write", c.write(next, []byte("another"), 0))
+	c.ok("close", c.close(next))
+	c.ok("write", c.write(old, []byte(" and"), 6)) // not committed when it happens
+	c.ok("rename", c.fs.Rename(nil, &gofuse.RenameIn{InHeader: header(1), Newdir: 1}, "g", "f"))
+	c.ok("write", c.write(old, []byte(" after"), 10))
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(old)}))
+	if got := c.read(old, 0, 100); string(got) != "before and after" {
+		t.Errorf("the replaced file reads %q", got)
+	}
+	if a, st := c.attr(old); !st.Ok() || a.Nlink != 0 {
+		t.Errorf("attr: %v, nlink %d", st, a.Nlink)
+	}
+	id, st := c.lookup(1, "f")
+	c.ok("lookup", st)
+	if got := c.read(id, 0, 100); id != next || string(got) != "another" {
+		t.Errorf("the name stands for node %d, which reads %q", id, got)
+	}
+	c.ok("close", c.close(old))
+	e, err := bucket.Volume().Files.Lookup(t.Context(), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bucket.ChunkCount(); n != len(e.Chunks) {
+		t.Errorf("%d chunks stay, %d are used", n, len(e.Chunks))
+	}
+}
+
 // TestReplacedWhileDirty: another writer put another file in its place, so the
 // commit fails with ESTALE and the other file stays.
 func TestReplacedWhileDirty(t *testing.T) {

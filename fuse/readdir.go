@@ -24,6 +24,8 @@ type dirStreams struct {
 type dirStream struct {
 	mu      sync.Mutex
 	entries []storage.Entry
+	// asked is the question that entries are the answer to.
+	asked *ask
 	// ended: entries are all there are.
 	ended bool
 }
@@ -50,10 +52,25 @@ func (d *dirStreams) get(fh uint64) *dirStream {
 	return s
 }
 
-func (d *dirStreams) remove(fh uint64) {
+func (d *dirStreams) remove(t *table, fh uint64) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
+	s := d.open[fh]
 	delete(d.open, fh)
+	d.mu.Unlock()
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.rewind(t)
+	}
+}
+
+// rewind forgets what was read.
+func (s *dirStream) rewind(t *table) {
+	s.entries, s.ended = nil, false
+	if s.asked != nil {
+		t.answered(s.asked)
+		s.asked = nil
+	}
 }
 
 // OpenDir implements gofuse.RawFileSystem.
@@ -69,7 +86,7 @@ func (fs *FS) OpenDir(_ <-chan struct{}, in *gofuse.OpenIn, out *gofuse.OpenOut)
 
 // ReleaseDir implements gofuse.RawFileSystem.
 func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) {
-	fs.dirs.remove(in.Fh)
+	fs.dirs.remove(fs.table, in.Fh)
 	if n := fs.table.get(in.NodeId); n != nil {
 		fs.table.release(n, in.Unique)
 		fs.table.drop(n)
@@ -78,20 +95,25 @@ func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) {
 
 // ReadDir implements gofuse.RawFileSystem.
 func (fs *FS) ReadDir(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
-	return fs.readDir(cancel, in, func(_ *node, _ storage.Entry, d gofuse.DirEntry) bool {
+	return fs.readDir(cancel, in, func(_ *node, _ *ask, _ storage.Entry, d gofuse.DirEntry) bool {
 		return out.AddDirEntry(d)
 	})
 }
 
 // ReadDirPlus implements gofuse.RawFileSystem.
 func (fs *FS) ReadDirPlus(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
-	return fs.readDir(cancel, in, func(dir *node, e storage.Entry, d gofuse.DirEntry) bool {
+	return fs.readDir(cancel, in, func(dir *node, a *ask, e storage.Entry, d gofuse.DirEntry) bool {
 		slot := out.AddDirLookupEntry(d)
 		if slot == nil {
 			return false
 		}
-		if e.Name != "" { // "." and ".." carry no look-up
-			fs.entryOut(fs.bind(dir, e.Name, e, true), slot)
+		if e.Name == "" { // "." and ".." carry no look-up
+			return true
+		}
+		// Without a node the kernel takes the name alone, and looks it up when it is
+		// used.
+		if n := fs.bindHeard(a, dir, e.Name, e, true); n != nil {
+			fs.entryOut(n, slot)
 		}
 		return true
 	})
@@ -99,7 +121,7 @@ func (fs *FS) ReadDirPlus(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse
 
 // readDir gives the names from the request's cookie on to add, until it has no
 // room. Cookies 1 and 2 follow "." and "..".
-func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node, storage.Entry, gofuse.DirEntry) bool) gofuse.Status {
+func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node, *ask, storage.Entry, gofuse.DirEntry) bool) gofuse.Status {
 	n, err := fs.node(in.NodeId)
 	if err != nil {
 		return fs.status("readdir", nil, err)
@@ -110,7 +132,7 @@ func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if in.Offset == 0 {
-		s.entries, s.ended = nil, false
+		s.rewind(fs.table)
 	}
 	for at := in.Offset; ; at++ {
 		d := gofuse.DirEntry{Off: at + 1, Mode: syscall.S_IFDIR, Ino: n.id}
@@ -133,7 +155,7 @@ func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node,
 			e = s.entries[i]
 			d.Name, d.Mode, d.Ino = e.Name, kernelMode(e.Mode), fs.inodeOf(n, e)
 		}
-		if !add(n, e, d) {
+		if !add(n, s.asked, e, d) {
 			return gofuse.OK
 		}
 	}
@@ -144,6 +166,9 @@ func (fs *FS) readPage(ctx context.Context, n *node, s *dirStream) error {
 	p, err := fs.table.path(n)
 	if err != nil {
 		return err
+	}
+	if s.asked == nil {
+		s.asked = fs.table.ask()
 	}
 	after := ""
 	if len(s.entries) > 0 {

@@ -235,25 +235,34 @@ func (r *replayed) finish() error {
 
 // load learns the entry of a node that the mounter before knew.
 func (fs *FS) load(ctx context.Context, n *node) error {
-	p, err := fs.table.path(n)
-	if err != nil {
-		return n.removed(err)
+	for range maxRetries {
+		p, err := fs.table.path(n)
+		if err != nil {
+			return n.removed(err)
+		}
+		current, err := fs.loadFrom(ctx, n, p)
+		if current || n.loaded.Load() {
+			return err
+		}
 	}
+	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxRetries)
+}
+
+// loadFrom is one try of load. current is false when the answer is outdated.
+func (fs *FS) loadFrom(ctx context.Context, n *node, p storage.Path) (current bool, err error) {
+	a := fs.table.ask()
+	defer fs.table.answered(a)
 	e, err := fs.vol.Files.Lookup(ctx, p)
 	if storage.Is(err, storage.NotFound) || err == nil && n != fs.table.root && !sameFile(n, e) {
-		for _, at := range fs.table.names(n) {
-			fs.table.unbind(at.dir, at.name)
+		if !fs.table.lost(a, n, p) {
+			return false, nil
 		}
-		if n.removed(err) == nil {
-			return nil
-		}
-		return storage.Errorf(storage.Stale, "%q was removed or replaced by somebody else", p)
+		return true, n.removed(storage.Errorf(storage.Stale, "%q was removed or replaced by somebody else", p))
 	}
 	if err != nil {
-		return err
+		return true, err
 	}
-	n.learn(e)
-	return nil
+	return fs.table.hear(a, n, e), nil
 }
 
 // keep makes n a file without a name whose content is there for its handles.

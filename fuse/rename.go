@@ -42,16 +42,15 @@ func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string,
 	was, replayed := fs.memo.before(unique)
 	for try := range maxRetries {
 		trust := try == 0 && !replayed
-		source, moving, err := fs.current(ctx, dir, from, trust)
-		if err != nil && !storage.Is(err, storage.NotFound) {
-			return err
+		source, moving, missing := fs.current(ctx, dir, from, trust)
+		if missing != nil && !storage.Is(missing, storage.NotFound) {
+			return missing
 		}
-		missing := err
 		target, replaced, err := fs.current(ctx, toDir, to, trust)
 		if err != nil && !storage.Is(err, storage.NotFound) {
 			return err
 		}
-		if replayed && target != nil && replaced.Inode == was.inode && (missing != nil || moving.Inode != was.inode) {
+		if away := source == nil || moving.Inode != was.inode; replayed && away && target != nil && replaced.Inode == was.inode {
 			fs.table.move(dir, from, toDir, to)
 			return nil
 		}
@@ -90,7 +89,7 @@ type move struct {
 // renameInTurn moves a name, provided that both stand for what is said of them.
 func (fs *FS) renameInTurn(ctx context.Context, m *move) error {
 	// A commit under way would miss the file at its old place.
-	end, err := m.source.begin(ctx)
+	end, err := beginBoth(ctx, m.source, m.target)
 	if err != nil {
 		return err
 	}
@@ -104,18 +103,48 @@ func (fs *FS) renameInTurn(ctx context.Context, m *move) error {
 		return err
 	}
 	var replaced *storage.Entry
+	var orphan *storage.Orphan
 	if m.target != nil {
 		replaced = &m.replaced
+		if m.target != m.source {
+			orphan = fs.orphaned(m.target, m.replaced)
+		}
 	}
-	if err := fs.vol.Files.Rename(ctx, fromPath.Join(m.from), toPath.Join(m.to), m.moving, replaced, nil); err != nil {
+	if orphan != nil {
+		if err := fs.noteKept(m.target); err != nil {
+			return err
+		}
+	}
+	if err := fs.vol.Files.Rename(ctx, fromPath.Join(m.from), toPath.Join(m.to), m.moving, replaced, orphan); err != nil {
 		return err
 	}
 	if replaced != nil && replaced.LinkID != "" && replaced.LinkID == m.moving.LinkID {
 		return nil // two names of one file: rename(2) does nothing
 	}
 	if m.target != nil {
-		m.target.doubt() // a hard link has one name less
+		m.target.lose(orphan != nil)
 	}
 	fs.table.move(m.dir, m.from, m.toDir, m.to)
 	return nil
+}
+
+// beginBoth takes the turns of two files, in the order of their numbers: two
+// renames over each other's names would wait for ever. b may be nil, or a.
+func beginBoth(ctx context.Context, a, b *node) (func(), error) {
+	if b == nil || a == b {
+		return a.begin(ctx)
+	}
+	if b.id < a.id {
+		a, b = b, a
+	}
+	endA, err := a.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	endB, err := b.begin(ctx)
+	if err != nil {
+		endA()
+		return nil, err
+	}
+	return func() { endB(); endA() }, nil
 }

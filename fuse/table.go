@@ -19,11 +19,12 @@ type table struct {
 	mu     sync.Mutex
 	byID   map[uint64]*node
 	byName map[place]*node
+	asks   asks
 	root   *node
 }
 
 func newTable(m *memo) *table {
-	t := &table{memo: m, byID: map[uint64]*node{}, byName: map[place]*node{}}
+	t := &table{memo: m, byID: map[uint64]*node{}, byName: map[place]*node{}, asks: asks{open: map[*ask]struct{}{}}}
 	t.root = newNode(gofuse.FUSE_ROOT_ID)
 	t.root.links.lookups = 1
 	t.byID[t.root.id] = t.root
@@ -77,11 +78,19 @@ func (t *table) find(p storage.Path) *node {
 }
 
 // bind returns the node for the entry e found under a name, made if need be, and
-// counts one look-up of the kernel when counted.
-func (t *table) bind(dir *node, name string, e storage.Entry, counted bool) *node {
+// counts one look-up of the kernel when counted. a is the question that e is the
+// answer to: nil is returned when it is outdated. Without one, e is what we have
+// put there ourselves.
+func (t *table) bind(a *ask, dir *node, name string, e storage.Entry, counted bool) *node {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	at := place{dir, name}
+	if !t.namedLocked(a, at) {
+		return nil
+	}
+	if a == nil {
+		t.outdatesNameLocked(at)
+	}
 	n := t.byName[at]
 	if n != nil && !sameFile(n, e) {
 		t.unbindLocked(at)
@@ -193,7 +202,12 @@ func (t *table) dropLocked(n *node) {
 func (t *table) unbind(dir *node, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.unbindLocked(place{dir, name})
+	at := place{dir, name}
+	t.outdatesNameLocked(at)
+	if n := t.byName[at]; n != nil {
+		t.outdatesLocked(n)
+	}
+	t.unbindLocked(at)
 }
 
 // move gives the node under one name another one, which replaces what was there.
@@ -202,6 +216,13 @@ func (t *table) move(dir *node, name string, toDir *node, toName string) {
 	defer t.mu.Unlock()
 	from, to := place{dir, name}, place{toDir, toName}
 	n := t.byName[from]
+	t.outdatesNameLocked(from)
+	t.outdatesNameLocked(to)
+	for _, at := range []place{from, to} {
+		if changed := t.byName[at]; changed != nil {
+			t.outdatesLocked(changed)
+		}
+	}
 	if from == to {
 		return
 	}

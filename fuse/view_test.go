@@ -35,7 +35,7 @@ func pieces(t *testing.T, v storage.Volume, p storage.Path, data []byte, size in
 		c.Offset, c.Modified = int64(at), storage.NextModified(e.Chunks)
 		e.Chunks = append(e.Chunks, c)
 	}
-	e, err := v.Files.Create(t.Context(), p, e)
+	e, err := v.Files.Create(t.Context(), p, e, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,8 +121,12 @@ func TestReadOfAChunkThatIsGone(t *testing.T) {
 		t.Errorf("read while the server is away: %v, want EIO", st)
 	}
 	chunks.away.Store(false)
-	pieces(t, other, "g", pattern(5000, 2), 4096)
-	if err := other.Files.Rename(t.Context(), "g", "f"); err != nil {
+	g := pieces(t, other, "g", pattern(5000, 2), 4096)
+	f, err := other.Files.Lookup(t.Context(), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Files.Rename(t.Context(), "g", "f", g, &f, nil); err != nil {
 		t.Fatal(err)
 	}
 	if st := read(); st != gofuse.Status(syscall.ESTALE) {

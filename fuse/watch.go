@@ -33,6 +33,7 @@ func (fs *FS) watch(ctx context.Context) {
 // doubtAll makes the kernel and us ask again for every name and attribute.
 func (fs *FS) doubtAll() {
 	notify := *fs.notifier.Load()
+	fs.table.outdatesAll()
 	for _, n := range fs.table.all() {
 		n.doubt()
 		for _, at := range fs.table.names(n) {
@@ -59,11 +60,15 @@ func (fs *FS) changed(ev storage.Event) {
 // touched: the entry at p has other attributes, another content, or is another
 // file altogether.
 func (fs *FS) touched(p storage.Path) {
+	parent, name := p.Split()
+	if dir := fs.table.find(parent); dir != nil {
+		fs.table.outdates(dir, name)
+	}
 	n := fs.table.find(p)
 	if n == nil {
 		return
 	}
-	n.doubt()
+	fs.table.doubt(n)
 	notify := *fs.notifier.Load()
 	if was := n.stored(); was.IsDir() {
 		_ = notify.InvalInode(n.id, -1, 0)
@@ -82,6 +87,7 @@ func (fs *FS) moved(p storage.Path) {
 	if dir == nil {
 		return // the kernel cannot know a name below what it does not know
 	}
+	fs.table.outdates(dir, name)
 	if n := fs.table.child(dir, name); n != nil {
 		n.doubt()
 	}

@@ -136,19 +136,17 @@ func testRenameOverLink(t *testing.T, a, b storage.Volume) {
 }
 
 func testLinkInSteps(t *testing.T, a, b storage.Volume) {
-	f := write(t, a, "f", "shared")
-	stale := f
-	f, err := a.Files.BeginLink(t.Context(), "f", f, "one")
-	if err != nil {
+	stale := write(t, a, "f", "shared")
+	if _, err := a.Files.BeginLink(t.Context(), "f", stale, "one"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = b.Files.BeginLink(t.Context(), "f", stale, "two")
+	_, err := b.Files.BeginLink(t.Context(), "f", stale, "two")
 	want(t, "begin a link of what has changed", err, storage.Changed)
 	if now := lookup(t, b, "f"); now.Links != 2 || !slices.Equal(now.Linking, []string{"one"}) {
 		t.Errorf("begun: %d links, %q", now.Links, now.Linking)
 	}
 	// Another one is begun, and the file is changed: neither is lost.
-	f, err = b.Files.BeginLink(t.Context(), "f", lookup(t, b, "f"), "two")
+	f, err := b.Files.BeginLink(t.Context(), "f", lookup(t, b, "f"), "two")
 	if err != nil {
 		t.Fatal(err)
 	}
