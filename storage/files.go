@@ -82,8 +82,9 @@ type Orphans interface {
 // Chunks stores and serves immutable content. Every coat of the data path (a
 // cache, a fault injector) has the same methods.
 type Chunks interface {
-	// Write stores data under a new id and returns it with Size and MD5 set; the
-	// caller gives it its Offset and Modified. near is the path of the file, for
+	// Write stores data under a new id and returns it with Size set; the caller
+	// gives it its Offset and Modified, and an MD5 where it wants one: what is
+	// stored is checked by a cheaper sum. near is the path of the file, for
 	// placement rules.
 	Write(ctx context.Context, near Path, data []byte) (Chunk, error)
 	// Read fills b with the bytes of c from byte off of the chunk. It fills b

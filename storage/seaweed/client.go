@@ -121,7 +121,7 @@ func (c *Client) Volume(b storage.BucketName, id storage.VolumeID) storage.Volum
 	return storage.Volume{
 		Files:   &bucket{Client: c, name: b},
 		Orphans: &bucket{Client: c, name: b},
-		Chunks:  &chunks{Client: c, bucket: b},
+		Chunks:  c.chunks(b),
 		Watcher: &watcher{Client: c, bucket: b},
 		Meter:   &meter{Client: c, bucket: b, id: id},
 	}

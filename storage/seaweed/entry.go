@@ -95,29 +95,14 @@ func fromWire(w *filerpb.Entry) storage.Entry {
 }
 
 func chunkFromWire(c *filerpb.FileChunk) storage.Chunk {
-	id := c.GetFileId()
-	if id == "" && c.GetFid() != nil {
-		id = fileID(c.GetFid())
-	}
 	sum, err := base64.StdEncoding.DecodeString(c.GetETag())
 	if err != nil || len(sum) != md5.Size {
 		sum = nil
 	}
 	return storage.Chunk{
-		ID: storage.ChunkID(id), Offset: c.GetOffset(), Size: int64(c.GetSize()),
+		ID: chunkID(c), Offset: c.GetOffset(), Size: int64(c.GetSize()),
 		Modified: c.GetModifiedTsNs(), MD5: sum, Origin: c,
 	}
-}
-
-// fileID writes a file id as the filer and the master do: the key in whole bytes
-// without leading zeros, then the cookie in eight digits. The same chunk has one
-// name everywhere.
-func fileID(f *filerpb.FileId) string {
-	key := fmt.Sprintf("%x", f.GetFileKey())
-	if len(key)%2 != 0 {
-		key = "0" + key
-	}
-	return fmt.Sprintf("%d,%s%08x", f.GetVolumeId(), key, f.GetCookie())
 }
 
 // instant clamps the times before 1970 that the filer gives to folders made on

@@ -3,7 +3,6 @@ package seaweed
 import (
 	"context"
 	"maps"
-	"strings"
 	"sync"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -25,15 +24,6 @@ func newLocations(lookup func(context.Context, []string) (map[string][]string, e
 	l := &locations{lookup: lookup}
 	l.mu.urls = map[string][]string{}
 	return l
-}
-
-// volumeOf cuts "3,01637037d6" to "3".
-func volumeOf(id storage.ChunkID) (string, error) {
-	v, _, ok := strings.Cut(string(id), ",")
-	if !ok || v == "" {
-		return "", storage.Errorf(storage.Corrupt, "chunk id %q: must be VOLUME,KEYCOOKIE", id)
-	}
-	return v, nil
 }
 
 // get returns the host:port of the servers that hold the volume.

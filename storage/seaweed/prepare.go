@@ -39,8 +39,7 @@ func (c *Client) Prepare(ctx context.Context, b storage.BucketName) error {
 		}
 		break
 	}
-	warm := &chunks{Client: c, bucket: b}
-	if err := warm.warm(ctx); err != nil {
+	if err := c.chunks(b).warm(ctx); err != nil {
 		return fmt.Errorf("prepare bucket %s: %w", b, err)
 	}
 	return nil

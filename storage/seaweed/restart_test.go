@@ -43,7 +43,7 @@ func TestFilerAndVolumeServersKilled(t *testing.T) {
 		if err != nil {
 			t.Fatalf("write %d: %v", i, err)
 		}
-		e := storage.Entry{Mode: 0o600, Native: true, Inode: uint64(i) + 1<<50, Size: c.Size, Chunks: []storage.Chunk{c}, MD5: c.MD5}
+		e := storage.Entry{Mode: 0o600, Native: true, Inode: uint64(i) + 1<<50, Size: c.Size, Chunks: []storage.Chunk{c}}
 		if _, err := v.Files.Create(t.Context(), p, e, false); err != nil {
 			t.Fatalf("create %d: %v", i, err)
 		}

@@ -136,7 +136,7 @@ func asStored(ev *filerpb.SubscribeMetadataResponse, otherwise *filerpb.Entry) *
 	}
 	for _, c := range e.GetChunks() {
 		if c.GetFileId() == "" && c.GetFid() != nil {
-			c.FileId = fileID(c.GetFid())
+			c.FileId = string(chunkID(c))
 		}
 	}
 	return e

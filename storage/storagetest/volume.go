@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"crypto/md5"
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
@@ -36,6 +37,7 @@ func Volume(t *testing.T, open func(t *testing.T) (a, b storage.Volume)) {
 		{"RenameKeepsData", testRenameKeepsData},
 		{"CreateSure", testCreateSure},
 		{"Chunks", testChunks},
+		{"ChunkIDs", testChunkIDs},
 		{"KeepData", testKeepData},
 		{"Watch", testWatch},
 		{"Usage", testUsage},
@@ -81,7 +83,8 @@ func write(t *testing.T, v storage.Volume, p storage.Path, data string) storage.
 	}
 	c.Modified = time.Now().UnixNano()
 	e := newFile(int64(len(data)))
-	e.Chunks, e.MD5 = []storage.Chunk{c}, c.MD5
+	sum := md5.Sum([]byte(data))
+	e.Chunks, e.MD5 = []storage.Chunk{c}, sum[:]
 	return create(t, v, p, e)
 }
 
