@@ -128,8 +128,12 @@ func (t *table) live(put func(record) error) error {
 func (fs *FS) liveStage(n *node, put func(record) error) error {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
+	kept := n.mu.perhaps // known from the mounter before, and not settled yet
 	if n.mu.kept {
-		r, err := keptRecord(n.id, n.mu.entry)
+		kept = &n.mu.entry
+	}
+	if kept != nil {
+		r, err := keptRecord(n.id, *kept)
 		if err == nil {
 			err = put(r)
 		}

@@ -256,8 +256,15 @@ func TestOrphanIsSwept(t *testing.T) {
 }
 
 // TestUnlinkCutShort: the mounter died between the removal in the store and its
-// own record of it; the open handle goes on.
+// own record of it; the open handle goes on, also when the next one dies before
+// the removal was asked for again.
 func TestUnlinkCutShort(t *testing.T) {
+	for deaths := 1; deaths <= 3; deaths++ {
+		t.Run(fmt.Sprint(deaths), func(t *testing.T) { unlinkCutShort(t, deaths) })
+	}
+}
+
+func unlinkCutShort(t *testing.T, deaths int) {
 	bucket := memory.NewBucket(1 << 30)
 	c := begin(t, bucket.Volume())
 	id, st := c.create(1, "f")
@@ -273,7 +280,9 @@ func TestUnlinkCutShort(t *testing.T) {
 	if err := bucket.Volume().Files.Remove(t.Context(), "f", c.fs.table.get(id).stored(), &storage.Orphan{Holder: c.fs.holder, ID: id}); err != nil {
 		t.Fatal(err)
 	}
-	c = c.crash(false)
+	for range deaths {
+		c = c.crash(false)
+	}
 	again := again(header(1), 50)
 	c.ok("unlink, replayed", c.fs.Unlink(nil, &again, "f"))
 	c.ok("write", c.write(id, []byte("!"), 10))
