@@ -78,6 +78,14 @@ chaos: build ## Kill what serves the mounts a thousand times under load (HOLDFAS
 	@deploy/dev/prepare.sh run load
 	HOLDFAST_BIN='$(CURDIR)/bin' HOLDFAST_CHAOS='$(HOLDFAST_CHAOS)' $(GO) test -count=1 -v -timeout 2h -run '^TestKillWorkers$$' ./csi-sanity
 
+# Flags of csi-sanity/bench: BENCH='-rounds 1 -rows seqw,seqr'
+BENCH ?=
+
+.PHONY: bench
+bench: build ## Measure Holdfast beside weed mount and a loopback, and write BENCH.md (BENCH=flags)
+	@deploy/dev/prepare.sh run load
+	$(GO) run ./csi-sanity/bench -bin bin -out BENCH.md $(BENCH)
+
 .PHONY: image-test
 image-test: preflight ## Build the Dockerfile for amd64 and arm64 without a registry, and look inside
 	@deploy/dev/prepare.sh image
