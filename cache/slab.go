@@ -8,32 +8,19 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/holdfast-csi/holdfast/storage"
 )
 
 // This file keeps blocks in the slots of one sparse file. Each slot has room for
 // the longest block; a shorter one takes only its own pages, and what a slot no
 // longer needs is punched out. One file per block lost; FORMAT.md has the numbers.
 //
-// Space is counted before it is written, and uncounted after it was given back,
-// so that the disk never holds more than the limit.
-//
 // Nothing is ever synced: a block that a power cut tore is found by its sums, when
 // it is read. The risk accepted: the space of a slot whose record was lost in one
 // is found at the next start, by comparing with what the file system counts.
 
-const (
-	// firstPause is how long the disk is left alone after it failed. It doubles
-	// up to lastPause while the disk goes on failing.
-	firstPause, lastPause = 10 * time.Second, 5 * time.Minute
-	// takeTries bounds the work that one insertion does for its room: a block of
-	// 1 MiB may have to take the place of 129 of the smallest.
-	takeTries = 300
-	// lookEvery so many insertions the file system is asked what it counts: the
-	// tables of extents are its own.
-	lookEvery = 64
-)
+// firstPause is how long the disk is left alone after it failed. It doubles up to
+// lastPause while the disk goes on failing.
+const firstPause, lastPause = 10 * time.Second, 5 * time.Minute
 
 // slab is the cache's part on the disk.
 type slab struct {
@@ -63,156 +50,6 @@ type slab struct {
 
 		bad, evicted, failures, refused uint64
 	}
-}
-
-// slotsFor is how many blocks a cache of limit bytes keeps at most, since each
-// takes memory too: about 13 MiB for 256 GiB, and for any smaller cache of blocks
-// that are 64 KiB on average.
-func slotsFor(limit int64) int {
-	return int(max(1, min(limit/(2*pageSize), max(1<<18, limit/BlockSize*5/4))))
-}
-
-// openSlab makes what is in the folder fit for use, and takes the folder over
-// when it succeeds.
-func openSlab(folder folder, limit int64, log *slog.Logger) (_ *slab, err error) {
-	slots := slotsFor(limit)
-	s := &slab{folder: folder, log: log, indexSize: (indexSize(slots) + pageSize - 1) / pageSize * pageSize}
-	s.limit = (limit - s.indexSize - limit/256 - 64<<10) / pageSize
-	s.mu.pause, s.mu.idle = firstPause, make(chan struct{})
-	if s.limit < int64(pagesOf(BlockSize)) {
-		return nil, storage.Errorf(storage.Invalid, "a limit of %d bytes is too small for a cache", limit)
-	}
-	s.mu.t = newTable(slots, s.limit)
-	if s.index, err = folder.open(indexName); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			_ = s.index.close()
-			if s.blocks != nil {
-				_ = s.blocks.close()
-			}
-		}
-	}()
-	size, _, err := s.index.stat()
-	if err != nil {
-		return nil, err
-	}
-	fresh, sameBoot, err := isIndex(s.index, size, folder.boot())
-	if err != nil {
-		return nil, err
-	}
-	if s.blocks, err = folder.open(blocksName); err != nil {
-		return nil, err
-	}
-	if fresh {
-		for _, f := range []file{s.index, s.blocks} {
-			if err := f.resize(0); err != nil {
-				return nil, err
-			}
-		}
-	}
-	if err := s.prepare(slots); err != nil {
-		return nil, err
-	}
-	if s.mu.stamp, err = load(s.index, s.mu.t); err != nil {
-		return nil, err
-	}
-	if err := s.fit(sameBoot); err != nil {
-		return nil, err
-	}
-	if sameBoot {
-		return s, nil
-	}
-	return s, writeAll(s.index, [][]byte{indexHeader(folder.boot())}, 0)
-}
-
-// prepare gives the files their sizes, so that no write makes one longer: some
-// file systems then allocate more than is asked for.
-func (s *slab) prepare(slots int) error {
-	if err := s.index.resize(indexSize(slots)); err != nil {
-		return err
-	}
-	end := int64(slots) * slotSize
-	if err := s.blocks.resize(end + pageSize); err != nil {
-		return err
-	}
-	if err := s.blocks.punch(end, pageSize); err != nil {
-		return storage.Errorf(storage.Unsupported, "the file system cannot give back parts of a file: %w", err)
-	}
-	return nil
-}
-
-// fit brings what the disk holds below the limit.
-func (s *slab) fit(sameBoot bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.lookLocked(); err != nil {
-		return err
-	}
-	// A crash leaves space that no record knows of; so do extents. After a power
-	// cut a slot may also hold less than its record says, which would hide another
-	// one that holds more.
-	if s.mu.drift > 16 || !sameBoot {
-		if err := s.punchRestLocked(!sameBoot); err != nil {
-			return err
-		}
-		if err := s.lookLocked(); err != nil {
-			return err
-		}
-	}
-	for s.mu.t.pages+s.mu.drift > s.limit {
-		v := s.mu.t.takeDirty()
-		if v == none {
-			v = s.mu.t.victim()
-		}
-		if v == none {
-			return storage.Errorf(storage.Full, "%s takes more than the limit", blocksName)
-		}
-		if err := s.emptyLocked(v); err != nil {
-			return err
-		}
-	}
-	s.checkLocked()
-	return nil
-}
-
-func (s *slab) lookLocked() error {
-	_, allocated, err := s.blocks.stat()
-	if err != nil {
-		return err
-	}
-	_, index, err := s.index.stat()
-	if err != nil {
-		return err
-	}
-	s.mu.drift = max(0, (allocated+max(index-s.indexSize, 0)+pageSize-1)/pageSize-s.mu.t.pages)
-	return nil
-}
-
-// punchRestLocked punches what no block covers: the slots that hold none, and with
-// tails the rest of the others too.
-func (s *slab) punchRestLocked(tails bool) error {
-	from := int64(0) // of the hole that is being looked for
-	for slot := range s.mu.t.entries {
-		pages := int64(s.mu.t.entries[slot].pages)
-		if pages == 0 {
-			continue
-		}
-		at := int64(slot) * slotSize
-		if from < at {
-			if err := s.blocks.punch(from, at-from); err != nil {
-				return err
-			}
-		}
-		if from = at + pages*pageSize; !tails {
-			from = at + slotSize
-		}
-	}
-	if end := int64(len(s.mu.t.entries)) * slotSize; from < end {
-		return s.blocks.punch(from, end-from)
-	}
-	return nil
 }
 
 // read fills b with the bytes of block k from off, if they are there and right.
@@ -339,81 +176,6 @@ func (s *slab) addLocked(slot uint32, k key, length int) {
 	if s.mu.inserts++; s.mu.inserts%lookEvery == 0 {
 		_ = s.lookLocked() // fstat does not wait for the disk; the next look will do
 	}
-}
-
-// takeLocked finds a slot and counts its pages; none when there is no room. The
-// lock is given up while others are emptied.
-func (s *slab) takeLocked(pages uint16) (uint32, error) {
-	t := s.mu.t
-	for range takeTries {
-		slot := t.takeFree()
-		if slot == none {
-			if slot = t.victim(); slot == none {
-				return none, nil
-			}
-			s.mu.evicted++
-		}
-		more := max(0, int64(pages)-int64(t.entries[slot].pages))
-		if t.pages+s.mu.drift+more <= s.limit {
-			t.resize(slot, max(pages, t.entries[slot].pages))
-			return slot, nil
-		}
-		other := t.takeDirty()
-		if other == none {
-			if other = t.victim(); other != none {
-				s.mu.evicted++
-			}
-		}
-		if other == none {
-			t.free(slot)
-			return none, nil
-		}
-		if t.entries[other].pages > t.entries[slot].pages {
-			slot, other = other, slot
-		}
-		t.free(slot) // on top of the list: it is the next one taken
-		if t.entries[other].pages == 0 {
-			t.free(other)
-			continue
-		}
-		if err := s.emptyLocked(other); err != nil {
-			return none, err
-		}
-	}
-	return none, nil
-}
-
-// emptyLocked gives the space of a slot in our hands back, and the slot free.
-// The lock is given up meanwhile.
-func (s *slab) emptyLocked(slot uint32) error {
-	e := &s.mu.t.entries[slot]
-	pages := e.pages
-	s.mu.Unlock()
-	err := s.forget(slot)
-	if err == nil {
-		err = s.blocks.punch(int64(slot)*slotSize, int64(pages)*pageSize)
-	}
-	s.mu.Lock()
-	if err != nil {
-		e.place = lost
-		return err
-	}
-	s.mu.t.resize(slot, 0)
-	s.mu.t.free(slot)
-	return nil
-}
-
-// forget removes the record of a slot in our hands before its content changes.
-func (s *slab) forget(slot uint32) error {
-	e := &s.mu.t.entries[slot] // ours alone, so without the lock
-	if !e.recorded {
-		return nil
-	}
-	if err := writeAll(s.index, [][]byte{make([]byte, recordSize)}, recordsAt+int64(slot)*recordSize); err != nil {
-		return err
-	}
-	e.recorded = false
-	return nil
 }
 
 // write fills a slot in our hands.
