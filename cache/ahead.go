@@ -8,11 +8,12 @@ import (
 )
 
 // This file sees who reads on and on, and how far ahead of such a reader the
-// cache should be. It knows chunks and offsets only. Within a chunk (up to 8 MiB)
-// that is enough; the first read of a chunk that begins in the file where another
-// one's reader has come to an end goes on with that one's window. Who knows the
-// next chunk can name it (Prefetch). Having the reader's handle pass through the
-// contract lost: every coat of the data path would carry what one of them wants.
+// cache should be. A reader is known by the chunk that it is at, and by where in
+// the file it reads on; when it comes to the next chunk of the layout, it is the
+// same one still. So the window reaches over the ends of chunks, and two readers
+// of one file have two windows. Having the reader's handle pass through the
+// contract lost: every coat of the data path would carry what one of them wants,
+// and the kernel reads ahead for several handles at once.
 //
 // The window grows while the reader still has to wait, so a fast network and a
 // slow reader have a small one.
@@ -31,19 +32,17 @@ const (
 	idleAfter = 1024
 )
 
-// stream is one supposed reader.
+// stream is one supposed reader. Offsets are those of the file.
 type stream struct {
-	view    *chunks
-	chunk   storage.ChunkID
-	next    int64 // where it reads on
-	size    int64
-	fileEnd int64 // where the chunk ends in the file
-	window  int64 // zero: it has not read on yet
-	asked   int64 // read ahead up to here
-	used    uint64
-	serial  uint64
-	ctx     context.Context
-	giveUp  context.CancelFunc
+	view   *chunks
+	chunk  storage.ChunkID // that it is at
+	next   int64           // where it reads on
+	window int64           // zero: it has not read on yet
+	asked  int64           // read ahead up to here
+	used   uint64
+	serial uint64
+	ctx    context.Context
+	giveUp context.CancelFunc
 }
 
 // streams finds the stream of a read.
@@ -67,58 +66,45 @@ type observed struct {
 	serial   uint64
 }
 
-func (s *streams) observe(v *chunks, ch storage.Chunk, off int64, n int) observed {
+// observe is told of each read: n bytes from off on of the chunk of extent i.
+func (s *streams) observe(v *chunks, layout []storage.Extent, i int, off int64, n int) observed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.now++
-	end := off + int64(n)
-	for i := range s.mu.all[:s.mu.used] {
-		x := &s.mu.all[i]
-		if x.view != v || x.chunk != ch.ID {
+	ch := layout[i].Chunk
+	at := ch.Offset + off
+	end := at + int64(n)
+	for j := range s.mu.all[:s.mu.used] {
+		x := &s.mu.all[j]
+		if x.view != v {
 			continue
 		}
-		if x.window == 0 && off == x.next {
+		comes := i > 0 && x.chunk == layout[i-1].Chunk.ID
+		if x.chunk != ch.ID && !comes {
+			continue
+		}
+		if x.window == 0 && at == x.next {
 			x.window, x.asked = firstWindow, end
-		} else if x.window == 0 || off < x.next-slack || off > x.next+slack {
+		} else if x.window == 0 || at < x.next-slack || at > x.next+slack {
 			continue
 		}
-		x.next, x.used = max(x.next, end), s.mu.now
-		return s.aheadLocked(i)
+		x.chunk, x.next, x.used = ch.ID, max(x.next, end), s.mu.now
+		return s.aheadLocked(j, layout)
 	}
-	window := int64(0)
-	i := -1
-	if off == 0 && ch.Offset > 0 {
-		for j := range s.mu.all[:s.mu.used] {
-			if x := &s.mu.all[j]; x.view == v && x.fileEnd == ch.Offset && x.window > 0 && x.next >= x.size-slack {
-				i, window = j, x.window
-				break
-			}
-		}
-	}
-	if i < 0 {
-		i = s.placeLocked()
-	}
-	x := &s.mu.all[i]
+	j := s.placeLocked()
+	x := &s.mu.all[j]
 	if x.giveUp != nil {
 		x.giveUp()
 	}
-	*x = stream{
-		view: v, chunk: ch.ID, next: end, size: ch.Size, fileEnd: ch.Offset + ch.Size,
-		window: window, asked: end, used: s.mu.now, serial: s.mu.now,
-	}
-	o := observed{i: i, serial: x.serial}
-	if window > 0 {
-		o = s.aheadLocked(i)
-	}
-	o.whole = o.whole || off == 0 || n >= largeRead
-	return o
+	*x = stream{view: v, chunk: ch.ID, next: end, asked: end, used: s.mu.now, serial: s.mu.now}
+	return observed{i: j, serial: x.serial, whole: off == 0 || n >= largeRead}
 }
 
-func (s *streams) aheadLocked(i int) observed {
-	x := &s.mu.all[i]
-	o := observed{whole: true, i: i, serial: x.serial}
-	from := (max(x.asked, x.next) + BlockSize - 1) / BlockSize * BlockSize
-	if to := min(x.next+min(x.window, s.max()), x.size); from < to {
+func (s *streams) aheadLocked(j int, layout []storage.Extent) observed {
+	x := &s.mu.all[j]
+	o := observed{whole: true, i: j, serial: x.serial}
+	from := max(x.asked, x.next)
+	if to := min(x.next+min(x.window, s.max()), layout[len(layout)-1].End()); from < to {
 		if x.ctx == nil {
 			x.ctx, x.giveUp = context.WithCancel(context.Background())
 		}

@@ -44,7 +44,8 @@ type Options struct {
 	// Memory bounds the blocks that are fetched, read ahead or on their way to
 	// the disk, in bytes (DefaultMemory when zero).
 	Memory int64
-	// SkipWrites keeps blocks that are written here out, until they are read.
+	// SkipWrites keeps out what is written here, until it is read. What is larger
+	// than a block is kept out anyway.
 	SkipWrites bool
 	Log        *slog.Logger
 

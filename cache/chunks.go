@@ -6,8 +6,7 @@ import (
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// chunks is one volume's view of the cache. Whoever knows which chunk comes next
-// in a file may ask for it by Prefetch.
+// chunks is one volume's view of the cache.
 type chunks struct {
 	c     *Cache
 	store storage.Chunks
@@ -16,7 +15,7 @@ type chunks struct {
 var (
 	_ storage.Chunks = (*chunks)(nil)
 	_ interface {
-		Prefetch(ctx context.Context, ch storage.Chunk, off, n int64) int64
+		ReadAlong(ctx context.Context, layout []storage.Extent, i int, b []byte, off int64) error
 	} = (*chunks)(nil)
 )
 
@@ -28,18 +27,25 @@ func (c *Cache) Chunks(store storage.Chunks) storage.Chunks { return &chunks{c, 
 
 // Read implements storage.Chunks. The store's errors pass, the disk's do not.
 func (v *chunks) Read(ctx context.Context, ch storage.Chunk, b []byte, off int64) error {
+	return v.ReadAlong(ctx, []storage.Extent{{Offset: ch.Offset, Size: ch.Size, Chunk: ch}}, 0, b, off)
+}
+
+// ReadAlong is Read of the chunk of extent i, for one who knows what comes before
+// and after it in the file: a reader's window goes over the ends of chunks then.
+func (v *chunks) ReadAlong(ctx context.Context, layout []storage.Extent, i int, b []byte, off int64) error {
+	ch := layout[i].Chunk
 	if off < 0 || off+int64(len(b)) > ch.Size {
 		return storage.Errorf(storage.Corrupt, "read chunk %s: %d bytes at %d of %d", ch.ID, len(b), off, ch.Size)
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	s := v.c.streams.observe(v, ch, off, len(b))
+	s := v.c.streams.observe(v, layout, i, off, len(b))
 	// What is ahead is asked for behind what is needed now, and before the wait
 	// for that.
 	ahead := func() {
 		if s.from < s.to {
-			v.c.streams.asked(s, v.Prefetch(s.ctx, ch, s.from, s.to-s.from))
+			v.c.streams.asked(s, v.prefetch(s.ctx, layout[i:], s.from, s.to))
 			s.to = s.from
 		}
 	}
@@ -84,7 +90,7 @@ func (v *chunks) some(ctx context.Context, ch storage.Chunk, b []byte, off int64
 		if whole {
 			w = block
 		}
-		f, found := c.join(ctx, v.store, ch, w, block.key, inBlock+len(toBlock), try == 0)
+		f, found := c.join(w, block.key, inBlock+len(toBlock), try == 0)
 		switch {
 		case f == nil && found: // it has just come to the disk
 			continue
@@ -93,10 +99,15 @@ func (v *chunks) some(ctx context.Context, ch storage.Chunk, b []byte, off int64
 			return len(toBlock), true, v.store.Read(ctx, ch, toBlock, off)
 		case found:
 			c.hits.Add(1)
+			ahead()
 		default:
 			c.misses.Add(1)
+			if w.key != block.key {
+				v.pieces(ctx, ch, off+int64(len(toPiece)), off+int64(len(toBlock)))
+			}
+			ahead()
+			c.fetch(ctx, f, v.store, ch)
 		}
-		ahead()
 		waited, err := c.wait(ctx, f)
 		if storage.IsContext(err) && c.life.Err() != nil && ctx.Err() == nil { // given up by Close
 			continue
@@ -106,7 +117,17 @@ func (v *chunks) some(ctx context.Context, ch storage.Chunk, b []byte, off int64
 		}
 		n := copy(b, f.data[off-f.off:])
 		c.leave(f)
-		return n, waited, nil
+		return n, waited || !found, nil
+	}
+}
+
+// pieces has what else a random read wants of a block fetched beside its first
+// piece.
+func (v *chunks) pieces(ctx context.Context, ch storage.Chunk, from, to int64) {
+	for ; from < to; from += pieceSize {
+		if _, ok := v.c.fetchAhead(ctx, v.store, ch, v.c.want(ch, pieceAt(from))); !ok {
+			return
+		}
 	}
 }
 
@@ -130,30 +151,46 @@ func clip(b []byte, w want, off int64) (part []byte, in int) {
 	return b[:min(len(b), w.size-in)], in
 }
 
-// Prefetch begins to fetch the blocks that hold n bytes of ch from off, as far as
-// there is room that nobody waits for, and returns where it stopped. What nobody
-// has asked for when ctx ends is given up.
-func (v *chunks) Prefetch(ctx context.Context, ch storage.Chunk, off, n int64) int64 {
-	end := min(off+n, ch.Size)
-	for at := off / BlockSize * BlockSize; at < end; at += BlockSize {
-		if !v.c.fetchAhead(ctx, v.store, ch, v.c.want(ch, blockAt(at))) {
-			return at
+// prefetch begins to fetch the blocks that hold the bytes of the file from from
+// to to, as far as there is room that nobody waits for, and returns where it
+// stopped. The block that from lies in is somebody's already. What nobody has
+// asked for when ctx ends is given up.
+func (v *chunks) prefetch(ctx context.Context, layout []storage.Extent, from, to int64) int64 {
+	for _, x := range layout {
+		if x.End() <= from {
+			continue
 		}
+		if x.Offset >= to {
+			break
+		}
+		at := x.At / BlockSize * BlockSize
+		if from > x.Offset {
+			at = (x.At + from - x.Offset + BlockSize - 1) / BlockSize * BlockSize
+		}
+		for ; at < x.At+min(x.Size, to-x.Offset); at += BlockSize {
+			started, ok := v.c.fetchAhead(ctx, v.store, x.Chunk, v.c.want(x.Chunk, blockAt(at)))
+			if !ok {
+				return max(from, x.Offset+at-x.At)
+			}
+			if started {
+				v.c.readAhead.Add(1)
+			}
+		}
+		from = max(from, min(x.Offset+at-x.At, x.End()))
 	}
-	return end
+	return max(from, to)
 }
 
-// Write implements storage.Chunks. What was written is likely read soon, by the
-// one who wrote it or by another node; it costs one copy here.
+// Write implements storage.Chunks. A small file that was written is likely read
+// soon, by the one who wrote it; it costs one copy here. What is larger than a
+// block is not kept: a file that is written on and on would push out what is read,
+// and take the disk's time from the stage that it comes from.
 func (v *chunks) Write(ctx context.Context, near storage.Path, data []byte) (storage.Chunk, error) {
 	ch, err := v.store.Write(ctx, near, data)
-	if err != nil || v.c.skipWrites {
+	if err != nil || v.c.skipWrites || len(data) == 0 || len(data) > BlockSize {
 		return ch, err
 	}
-	for at := int64(0); at < int64(len(data)); at += BlockSize {
-		w := v.c.want(storage.Chunk{ID: ch.ID, Size: int64(len(data))}, blockAt(at))
-		v.c.admit(w, data[at:at+int64(w.size)])
-	}
+	v.c.admit(v.c.want(storage.Chunk{ID: ch.ID, Size: int64(len(data))}, blockAt(0)), data)
 	return ch, nil
 }
 

@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
@@ -129,6 +132,127 @@ func TestWaiterCanLeave(t *testing.T) {
 	mustRead(t, c, ch, data, 0, 100)
 }
 
+// The reader who misses fetches by himself, under his own context; when he leaves,
+// it goes on for those who wait with him, and not when nobody does.
+func TestFirstReaderLeaves(t *testing.T) {
+	for _, others := range []int{0, 1, 3} {
+		store := newStore()
+		cache := open(t, Options{Dir: t.TempDir()})
+		ch, data := fill(t, store.Chunks, 1000)
+		entered, gate := make(chan context.Context, 4), make(chan struct{})
+		v := cache.Chunks(&gated{store, entered, gate})
+		ctx, leave := context.WithCancel(t.Context())
+		left := make(chan error)
+		go func() { left <- v.Read(ctx, ch, make([]byte, 1000), 0) }()
+		if got := <-entered; got != ctx {
+			t.Error("somebody else fetches")
+		}
+		var readers sync.WaitGroup
+		for i := range others {
+			readers.Go(func() { mustRead(t, v, ch, data, i, 1000-i) })
+		}
+		cache.untilWaiting(t, 1+others)
+		leave()
+		if err := <-left; !storage.IsContext(err) {
+			t.Errorf("who left got %v", err)
+		}
+		if others > 0 {
+			select {
+			case <-entered:
+			case <-time.After(time.Minute):
+				t.Fatal("the others are forgotten")
+			}
+		}
+		close(gate)
+		readers.Wait()
+		mustRead(t, v, ch, data, 0, 1000)
+		cache.settle()
+		// With others: begun, begun anew. Without: begun, and for the last reader.
+		if n := store.reads.Load(); n != 1 {
+			t.Errorf("%d others: %d reads came through", others, n)
+		}
+		if st := cache.Stats(); st.Blocks != 1 {
+			t.Errorf("%d others: %+v", others, st)
+		}
+	}
+}
+
+// untilWaiting waits for so many readers to wait for one block.
+func (c *Cache) untilWaiting(t *testing.T, n int) {
+	t.Helper()
+	for begun := time.Now(); time.Since(begun) < time.Minute; runtime.Gosched() {
+		c.mu.Lock()
+		got := 0
+		for _, f := range c.mu.fetches {
+			got += f.waiters
+		}
+		c.mu.Unlock()
+		if got == n {
+			return
+		}
+	}
+	t.Fatalf("there are never %d who wait", n)
+}
+
+// gated says who comes, and lets nobody pass before it is opened.
+type gated struct {
+	storage.Chunks
+	entered chan context.Context
+	gate    chan struct{}
+}
+
+func (g *gated) Read(ctx context.Context, ch storage.Chunk, b []byte, off int64) error {
+	g.entered <- ctx
+	select {
+	case <-g.gate:
+		return g.Chunks.Read(ctx, ch, b, off)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Who reads before the disk has a block does not wait for the disk.
+func TestDiskIsNotWaitedFor(t *testing.T) {
+	m := newMaterial(t, 100_000)
+	disk := newMemFolder(1)
+	c := openMem(t, disk, nil)
+	v := c.Chunks(m.store)
+	disk.mu.Lock() // nothing is written, nor read, from now on
+	done := make(chan struct{})
+	go func() {
+		for range 3 {
+			mustRead(t, v, m.chunks[0], m.data[0], 0, 100_000)
+		}
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Error("the reader waits for the disk")
+	}
+	disk.mu.Unlock()
+	<-done
+	if n := m.store.reads.Load(); n != 1 {
+		t.Errorf("%d reads", n)
+	}
+	_ = c.Close(context.WithoutCancel(t.Context()))
+}
+
+// A random read of several pieces has them fetched side by side.
+func TestPiecesSideBySide(t *testing.T) {
+	m := newMaterial(t, storage.ChunkSize)
+	synctest.Test(t, func(t *testing.T) {
+		store := &slow{Chunks: m.store, takes: time.Second}
+		c := open(t, Options{})
+		v := c.Chunks(store)
+		begun := time.Now()
+		mustRead(t, v, m.chunks[0], m.data[0], 5*pieceSize+100, 5*pieceSize)
+		if took, st := time.Since(begun), c.Stats(); took != store.takes || st.Fetches != 6 || st.ReadAhead != 0 {
+			t.Errorf("it took %v: %+v", took, st)
+		}
+	})
+}
+
 // A chunk whose tail was cut is cached short; the uncut one is not served from
 // that.
 func TestCutChunk(t *testing.T) {
@@ -178,18 +302,23 @@ func (f fixed) Write(context.Context, storage.Path, []byte) (storage.Chunk, erro
 }
 func (f fixed) Delete(context.Context, []storage.ChunkID) error { return nil }
 
-// What was written here is not fetched; with SkipWrites it is.
+// A small file that was written here is not fetched, a large one is not kept; with
+// SkipWrites nothing is.
 func TestWrittenIsKept(t *testing.T) {
 	for _, skip := range []bool{false, true} {
-		store := newStore()
-		cache := open(t, Options{Dir: t.TempDir(), SkipWrites: skip})
-		c := cache.Chunks(store)
-		ch, data := fill(t, c, 5*BlockSize/2)
-		mustRead(t, c, ch, data, 0, len(data))
-		cache.settle()
-		mustRead(t, c, ch, data, 0, len(data))
-		if n := store.reads.Load(); n > 0 != skip {
-			t.Errorf("SkipWrites %v: %d reads", skip, n)
+		for _, n := range []int{100, BlockSize, BlockSize + 1, storage.ChunkSize} {
+			store := newStore()
+			cache := open(t, Options{Dir: t.TempDir(), SkipWrites: skip})
+			c := cache.Chunks(store)
+			ch, data := fill(t, c, n)
+			cache.settle()
+			if kept := cache.Stats().Blocks > 0; kept != (!skip && n <= BlockSize) {
+				t.Errorf("SkipWrites %v: of %d bytes %d blocks are kept", skip, n, cache.Stats().Blocks)
+			}
+			mustRead(t, c, ch, data, 0, len(data))
+			if fetched := store.reads.Load() > 0; fetched == (!skip && n <= BlockSize) {
+				t.Errorf("SkipWrites %v: %d reads of %d bytes", skip, store.reads.Load(), n)
+			}
 		}
 	}
 }

@@ -38,7 +38,8 @@ func openMem(t *testing.T, m *memFolder, log *slog.Logger) *Cache {
 	return c
 }
 
-// scenario fills the cache over its limit, reads again, and adds a written chunk.
+// scenario fills the cache over its limit, reads again, in pieces too, and adds
+// written chunks.
 func (m *material) scenario(t *testing.T, c *Cache) {
 	t.Helper()
 	v := c.Chunks(m.store)
@@ -51,12 +52,44 @@ func (m *material) scenario(t *testing.T, c *Cache) {
 				mustRead(t, v, ch, m.data[i], len(m.data[i])-n, n)
 				c.settle()
 			}
+			if n > 4*pieceSize {
+				mustRead(t, v, ch, m.data[i], len(m.data[i])-3*pieceSize-7, 5)
+				c.settle()
+			}
 			cut := ch
 			cut.Size = (ch.Size + 1) / 2
 			mustRead(t, v, cut, m.data[i], int(cut.Size)-1, 1)
 			c.settle()
 		}
+		small, data := fill(t, v, 3000+round)
+		c.settle()
+		mustRead(t, v, small, data, 10, 100)
+		m.leave(t, c)
 	}
+}
+
+// leave has a reader leave in the middle of a fetch, of a block that is nowhere.
+func (m *material) leave(t *testing.T, c *Cache) {
+	t.Helper()
+	ctx, leave := context.WithCancel(t.Context())
+	ch := storage.Chunk{ID: "left", Size: BlockSize}
+	err := c.Chunks(leaving{m.store, leave}).Read(ctx, ch, make([]byte, 10), 50)
+	if !storage.IsContext(err) {
+		t.Errorf("a reader who left got %v", err)
+	}
+	c.settle()
+}
+
+// leaving is a store whose reader leaves.
+type leaving struct {
+	storage.Chunks
+	leave func()
+}
+
+func (l leaving) Read(ctx context.Context, _ storage.Chunk, b []byte, _ int64) error {
+	b[0]++
+	l.leave()
+	return ctx.Err()
 }
 
 func (m *material) all(t *testing.T, c *Cache) {
@@ -145,7 +178,9 @@ func TestModel(t *testing.T) {
 			_ = c.Close(context.WithoutCancel(t.Context()))
 			disk = disk.reboot()
 			c = openMem(t, disk, nil)
-		case 2: // bytes rot
+		case 2: // a reader leaves
+			m.leave(t, c)
+		case 3: // bytes rot
 			disk.rot(rng)
 		default:
 			m.random(t, rng, v)

@@ -3,9 +3,11 @@ package cache
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -114,6 +116,58 @@ func TestLimitUnderConcurrency(t *testing.T) {
 	}
 	if most < limit/2 {
 		t.Errorf("only %d bytes of %d are used", most, limit)
+	}
+}
+
+// What du says of the folder, which is what a user sees, stays below the limit too:
+// with the smallest pieces, small files and large ones in turn, with rest in the
+// slots, over restarts, for a small cache and a larger one.
+func TestLimitByDu(t *testing.T) {
+	if _, err := exec.LookPath("du"); err != nil {
+		t.Skip("there is no du")
+	}
+	for _, limit := range []int64{MinLimit, 24 << 20} {
+		dir := filepath.Join(t.TempDir(), "cache")
+		m := newMaterial(t, slices.Repeat([]int{100, 5000, 17_000, 300_000, storage.ChunkSize}, 8)...)
+		rng := rand.New(rand.NewPCG(uint64(limit), 1))
+		most := int64(0)
+		for range 3 {
+			c, err := Open(t.Context(), Options{Dir: dir, Limit: limit})
+			if err != nil {
+				t.Fatal(err)
+			}
+			v := c.Chunks(m.store)
+			for round := range 10 {
+				for range 100 {
+					i := rng.IntN(len(m.chunks))
+					off := rng.IntN(int(m.chunks[i].Size))
+					n := 4096
+					if round%3 == 2 {
+						n = BlockSize
+					}
+					mustRead(t, v, m.chunks[i], m.data[i], off, min(n, int(m.chunks[i].Size)-off))
+				}
+				fill(t, v, 1+rng.IntN(BlockSize))
+				out, err := exec.CommandContext(t.Context(), "du", "-s", "-B1", dir).Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				var n int64
+				if _, err := fmt.Sscan(string(out), &n); err != nil {
+					t.Fatalf("du says %q", out)
+				}
+				most = max(most, n)
+			}
+			if err := c.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if st := c.Stats(); st.Evictions == 0 || st.Failures > 0 || st.Bad > 0 {
+				t.Errorf("%+v", st)
+			}
+		}
+		if most > limit || most < limit/2 {
+			t.Errorf("du says up to %d bytes, %d are allowed", most, limit)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"sync"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -11,33 +10,31 @@ import (
 // memory that is bounded. A fetch that the last waiter has left is given up. The
 // waiters get the bytes from memory; the disk is written after they have them,
 // and when it cannot follow, blocks are not kept rather than readers slowed down.
+//
+// A miss is fetched by the reader's own goroutine. A goroutine for each fetch
+// lost: two switches between them, of a read that takes as long as some ten of
+// those. The price: when that reader leaves, and others wait, the fetch begins
+// anew for them.
 
 // fetch is one block on its way. Its memory goes back when nobody is at it.
 type fetch struct {
 	want
-	done   chan struct{}
-	cancel context.CancelFunc
-	data   []byte // from done on, with err nil
-	err    error
+	done chan struct{}
+	data []byte // from done on, with err nil
+	err  error
 
 	// Under Cache.mu:
-	users    int // waiters, readers of data, the goroutine, and being kept
-	waiters  int // of these, who wants it to come
+	// INVARIANT: waiters <= users; data is nil when users is 0.
+	cancel   context.CancelFunc // of one that no reader's goroutine carries out
+	users    int                // waiters, readers of data, who carries it out, and being kept
+	waiters  int                // of these, who wants it to come
 	finished bool
 	gone     bool // no longer in Cache.mu.fetches
 }
 
-// room is the memory that a block takes on its way.
-func (w want) room() int64 {
-	if w.size <= pieceSize {
-		return pieceSize
-	}
-	return BlockSize
-}
-
 // join finds the fetch that will hold what is wanted, or starts one for w. found
 // without a fetch: the disk has it now. Neither: read the store itself.
-func (c *Cache) join(ctx context.Context, store storage.Chunks, ch storage.Chunk, w want, block key, need int, look bool) (f *fetch, found bool) {
+func (c *Cache) join(w want, block key, need int, look bool) (f *fetch, found bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.closed {
@@ -64,53 +61,79 @@ func (c *Cache) join(ctx context.Context, store storage.Chunks, ch storage.Chunk
 	if s := c.slab.Load(); look && s != nil && (s.has(block, need) || s.has(w.key, w.size)) {
 		return nil, true
 	}
-	f, own := c.startLocked(ctx, w)
+	f = c.startLocked(w)
 	f.users++
 	f.waiters++
-	c.work.Go(func() { c.run(own, f, store, ch, false) })
+	c.work.Add(1) // until the caller has called fetch
+	c.checkLocked()
 	return f, false
 }
 
-// startLocked makes a fetch that does not end with the first reader's context.
-// The goroutine to be started is one of its users.
-func (c *Cache) startLocked(ctx context.Context, w want) (*fetch, context.Context) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	f := &fetch{want: w, done: make(chan struct{}), cancel: cancel, users: 1}
+// startLocked makes a fetch. Who is to carry it out is one of its users.
+func (c *Cache) startLocked(w want) *fetch {
+	f := &fetch{want: w, done: make(chan struct{}), users: 1}
 	c.mu.fetches[w.key] = f
 	c.fetched.Add(1)
-	return f, ctx
+	return f
 }
 
-// run fetches f. The memory of one that is ahead is taken already.
-func (c *Cache) run(ctx context.Context, f *fetch, store storage.Chunks, ch storage.Chunk, ahead bool) {
-	defer f.cancel()
-	var err error
-	if !ahead {
-		err = c.memory.Acquire(ctx, f.room())
-	}
-	if err == nil {
-		data := buffer(f.size)
-		if err = store.Read(ctx, ch, data, f.off); err == nil {
-			f.data = data
-		} else {
-			recycle(data)
-			c.memory.Release(f.room())
-		}
-	}
-	if ahead {
-		c.ahead.Add(-f.room())
-	}
+// fetch carries f out for the reader who found it missing. When he has to leave
+// and others wait, it goes on without him.
+func (c *Cache) fetch(ctx context.Context, f *fetch, store storage.Chunks, ch storage.Chunk) {
+	defer c.work.Done()
+	data, err := c.load(ctx, f, store, ch)
 	c.mu.Lock()
-	f.err, f.finished = err, true
+	defer c.mu.Unlock()
+	if err != nil && ctx.Err() != nil && f.waiters > 1 {
+		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		f.cancel = cancel
+		c.work.Go(func() {
+			defer cancel()
+			data, err := c.load(own, f, store, ch)
+			c.mu.Lock()
+			ok := c.finishLocked(f, data, err)
+			c.mu.Unlock()
+			if ok {
+				c.keep(f)
+			}
+		})
+		return
+	}
+	if c.finishLocked(f, data, err) {
+		c.work.Go(func() { c.keep(f) })
+	}
+}
+
+// load takes the memory for f, and its bytes from the store.
+func (c *Cache) load(ctx context.Context, f *fetch, store storage.Chunks, ch storage.Chunk) ([]byte, error) {
+	if err := c.memory.Acquire(ctx, f.room()); err != nil {
+		return nil, err
+	}
+	return c.fill(ctx, f, store, ch)
+}
+
+// fill is load once the memory is taken.
+func (c *Cache) fill(ctx context.Context, f *fetch, store storage.Chunks, ch storage.Chunk) ([]byte, error) {
+	data := buffer(f.size)
+	if err := store.Read(ctx, ch, data, f.off); err != nil {
+		recycle(data)
+		c.memory.Release(f.room())
+		return nil, err
+	}
+	return data, nil
+}
+
+// finishLocked gives the waiters what they wait for, and reports whether it is to
+// be kept. If not, the use of f by who carried it out has ended.
+func (c *Cache) finishLocked(f *fetch, data []byte, err error) bool {
+	f.data, f.err, f.finished = data, err, true
 	close(f.done)
 	if err != nil {
 		c.forgetLocked(f)
 		c.unuseLocked(f)
-		c.mu.Unlock()
-		return
 	}
-	c.mu.Unlock()
-	c.keep(f)
+	c.checkLocked()
+	return err == nil
 }
 
 // keep brings f to the disk, or keeps it in memory for a while. The caller's use
@@ -139,6 +162,7 @@ func (c *Cache) keep(f *fetch) {
 		}
 	}
 	c.unuseLocked(f)
+	c.checkLocked()
 }
 
 func (s *slab) refuse() {
@@ -207,41 +231,56 @@ func (c *Cache) leave(f *fetch) {
 		c.forgetLocked(f)
 	}
 	c.unuseLocked(f)
+	c.checkLocked()
 }
 
-// fetchAhead starts a fetch that nobody waits for, unless the block is there, and
-// reports false when there is no room. It never waits.
-func (c *Cache) fetchAhead(ctx context.Context, store storage.Chunks, ch storage.Chunk, w want) bool {
+// leastAhead is what a block counts at least among those that are ahead: many
+// small chunks in a row are not to be many requests at a time.
+const leastAhead = 256 << 10
+
+// fetchAhead starts a fetch that nobody waits for yet, unless the block is there,
+// and reports false when there is no room. It never waits.
+func (c *Cache) fetchAhead(ctx context.Context, store storage.Chunks, ch storage.Chunk, w want) (started, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.mu.closed || ctx.Err() != nil {
-		return false
+		return false, false
 	}
 	if c.mu.fetches[w.key] != nil {
-		return true
+		return false, true
 	}
 	if s := c.slab.Load(); s != nil && s.has(w.key, w.size) {
-		return true
+		return false, true
 	}
-	if c.ahead.Add(w.room()) > c.share || !c.memory.TryAcquire(w.room()) {
-		c.ahead.Add(-w.room())
-		return false
+	counts := max(w.room(), leastAhead)
+	if c.ahead.Add(counts) > c.share || !c.memory.TryAcquire(w.room()) {
+		c.ahead.Add(-counts)
+		return false, false
 	}
-	f, own := c.startLocked(ctx, w)
-	c.readAhead.Add(1)
+	f := c.startLocked(w)
 	// The interest of who asked counts as a waiter, until its end.
 	f.users++
 	f.waiters++
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	f.cancel = cancel
 	c.work.Go(func() {
+		defer cancel()
 		stop := context.AfterFunc(ctx, func() { c.leave(f) })
-		closing := context.AfterFunc(c.life, f.cancel) //nolint:contextcheck // the cache ends, whoever asked
-		c.run(own, f, store, ch, true)
+		closing := context.AfterFunc(c.life, cancel) //nolint:contextcheck // the cache ends, whoever asked
+		data, err := c.fill(own, f, store, ch)
 		closing()
+		c.ahead.Add(-counts)
+		c.mu.Lock()
+		keep := c.finishLocked(f, data, err)
+		c.mu.Unlock()
+		if keep {
+			c.keep(f)
+		}
 		if stop() {
 			c.leave(f)
 		}
 	})
-	return true
+	return true, true
 }
 
 // admit keeps a block that was just written, if that costs nobody anything.
@@ -249,7 +288,7 @@ func (c *Cache) admit(w want, data []byte) {
 	if c.behind.Load()+w.room() > c.share || !c.memory.TryAcquire(w.room()) {
 		return
 	}
-	f := &fetch{want: w, done: make(chan struct{}), cancel: func() {}, data: buffer(w.size), finished: true, users: 1}
+	f := &fetch{want: w, done: make(chan struct{}), data: buffer(w.size), finished: true, users: 1}
 	copy(f.data, data)
 	close(f.done)
 	c.mu.Lock()
@@ -261,26 +300,4 @@ func (c *Cache) admit(w want, data []byte) {
 	}
 	c.mu.fetches[w.key] = f
 	c.work.Go(func() { c.keep(f) })
-}
-
-// Memory for blocks goes round, or a fast reader would make a gigabyte of
-// garbage in a second.
-var (
-	blockBuffers = sync.Pool{New: func() any { return new([BlockSize]byte) }}
-	pieceBuffers = sync.Pool{New: func() any { return new([pieceSize]byte) }}
-)
-
-func buffer(n int) []byte {
-	if n <= pieceSize {
-		return pieceBuffers.Get().(*[pieceSize]byte)[:n]
-	}
-	return blockBuffers.Get().(*[BlockSize]byte)[:n]
-}
-
-func recycle(b []byte) {
-	if cap(b) == pieceSize {
-		pieceBuffers.Put((*[pieceSize]byte)(b[:pieceSize]))
-	} else {
-		blockBuffers.Put((*[BlockSize]byte)(b[:BlockSize]))
-	}
 }

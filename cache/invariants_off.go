@@ -2,4 +2,6 @@
 
 package cache
 
+func (*Cache) checkLocked() {}
+
 func (*slab) checkLocked() {}

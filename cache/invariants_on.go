@@ -2,12 +2,37 @@
 
 package cache
 
-import "fmt"
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+var checks atomic.Uint64
+
+// checkLocked panics when the fetches are not as their invariants say.
+func (c *Cache) checkLocked() {
+	kept, room := int64(0), map[*fetch]bool{}
+	for _, f := range c.mu.kept {
+		kept += f.room()
+		if room[f] || !f.finished || f.users < 1 || f.data == nil {
+			panic(fmt.Sprintf("cache: kept fetch %+v", f))
+		}
+		room[f] = true
+	}
+	if kept != c.mu.keptBytes || kept > c.share+BlockSize {
+		panic(fmt.Sprintf("cache: %d bytes are kept, %d are counted, %d allowed", kept, c.mu.keptBytes, c.share))
+	}
+	for k, f := range c.mu.fetches {
+		if f.key != k || f.gone || f.users < 1 || f.waiters < 0 || f.waiters > f.users || f.finished != (f.data != nil) {
+			panic(fmt.Sprintf("cache: fetch %+v", f))
+		}
+	}
+}
 
 // checkLocked panics when the table is not as its invariants say. Large tables
 // are looked at now and then only.
 func (s *slab) checkLocked() {
-	if s.mu.inserts++; len(s.mu.t.entries) > 4096 && s.mu.inserts%1024 != 0 {
+	if len(s.mu.t.entries) > 4096 && checks.Add(1)%1024 != 0 {
 		return
 	}
 	if err := s.mu.t.check(); err != nil {

@@ -96,13 +96,14 @@ func (fs *FS) readStored(ctx context.Context, n *node, e storage.Entry, base int
 	}
 	at, end := off, min(off+int64(len(b)), base)
 	layout := n.layout(e)
-	for _, x := range layout[storage.Find(layout, off):] {
+	for i := storage.Find(layout, off); i < len(layout); i++ {
+		x := layout[i]
 		from, to := max(x.Offset, off), min(x.End(), end)
 		if from >= to {
 			break
 		}
 		clear(b[at-off : from-off])
-		if err := fs.vol.Chunks.Read(ctx, x.Chunk, b[from-off:to-off], x.At+from-x.Offset); err != nil {
+		if err := fs.readExtent(ctx, layout, i, b[from-off:to-off], x.At+from-x.Offset); err != nil {
 			return err
 		}
 		at = to
