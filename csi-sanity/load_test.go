@@ -97,7 +97,7 @@ func (l *load) kinds() []kind {
 // waits for. HOLDFAST_LOAD runs them all the same.
 var awaited = map[string]string{
 	"renamed over":  "a file that another one is renamed over while it is open keeps no content",
-	"moved folders": "a commit below a folder that moves meanwhile goes to its old place",
+	"moved folders": "a move that is cut short is not finished before others work below the folder (without kills it is right)",
 }
 
 // start runs every kind until ctx ends. The first failure calls stop. The function

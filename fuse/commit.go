@@ -110,18 +110,19 @@ func (fs *FS) put(ctx context.Context, n *node, next storage.Entry) error {
 		fs.memo.note(record{kind: recSeen, id: n.id, a: identity(next), b: next.Inode})
 	}
 	for {
-		p, err := fs.table.path(n)
+		p, done, err := fs.at(ctx, n)
 		if err != nil {
 			return err
 		}
-		done, err := fs.vol.Files.Update(ctx, p, next)
+		now, err := fs.vol.Files.Update(ctx, p, next)
+		done()
 		if err == nil {
-			fs.table.did(n, done)
+			fs.table.did(n, now)
 			return nil
 		}
 		if storage.Is(err, storage.NotFound) {
 			if now, pathErr := fs.table.path(n); pathErr == nil && now != p {
-				continue // renamed meanwhile
+				continue // one of its hard links is gone
 			}
 			return storage.Errorf(storage.Stale, "%w", err)
 		}
@@ -132,10 +133,16 @@ func (fs *FS) put(ctx context.Context, n *node, next storage.Entry) error {
 // reread learns the entry again after a condition failed. Stale when another
 // file stands there now.
 func (fs *FS) reread(ctx context.Context, n *node) error {
-	p, err := fs.table.path(n)
+	p, done, err := fs.at(ctx, n)
 	if err != nil {
 		return err
 	}
+	defer done()
+	return fs.rereadAt(ctx, n, p)
+}
+
+// rereadAt is reread for a caller that holds the tree: p is where the node is.
+func (fs *FS) rereadAt(ctx context.Context, n *node, p storage.Path) error {
 	e, err := fs.vol.Files.Lookup(ctx, p)
 	if storage.Is(err, storage.NotFound) {
 		return storage.Errorf(storage.Stale, "%w", err)

@@ -34,10 +34,11 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 	}
 	ctx, done := fs.changing()
 	defer done()
-	p, err := fs.table.path(dir)
+	paths, release, err := fs.under(ctx, place{dir, name})
 	if err != nil {
 		return nil, fs.status(op, dir, err)
 	}
+	defer release()
 	now := time.Now()
 	inode := newInode()
 	was, replayed := fs.memo.before(in.Unique)
@@ -59,9 +60,9 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 	if dress != nil {
 		dress(&e)
 	}
-	made, err := fs.vol.Files.Create(ctx, p.Join(name), e, fs.vouched(dir))
+	made, err := fs.vol.Files.Create(ctx, paths[0], e, fs.vouched(dir))
 	if replayed && storage.Is(err, storage.Exists) { // by the mounter before?
-		if found, lookErr := fs.vol.Files.Lookup(ctx, p.Join(name)); lookErr == nil && found.Inode == inode {
+		if found, lookErr := fs.vol.Files.Lookup(ctx, paths[0]); lookErr == nil && found.Inode == inode {
 			made, err = found, nil
 		}
 	}

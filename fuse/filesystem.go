@@ -70,6 +70,7 @@ type FS struct {
 
 	memo  *memo
 	table *table
+	tree  *tree
 	dirs  *dirStreams
 	// holder names this mount in the store, where the content of files without a
 	// name is held for the handles that are open here. It stays over a take-over.
@@ -108,7 +109,7 @@ func New(vol storage.Volume, o Options) *FS {
 	return &FS{
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
-		memo: m, table: newTable(m), dirs: newDirStreams(), calls: calls{open: make(map[uint64]*call)},
+		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(), calls: calls{open: make(map[uint64]*call)},
 		holder: rand.Text(),
 	}
 }

@@ -46,15 +46,12 @@ func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOu
 			return err
 		}
 	}
-	from, err := fs.table.path(n)
+	paths, release, err := fs.under(ctx, place{dir: n}, place{dir, name})
 	if err != nil {
 		return err
 	}
-	p, err := fs.table.path(dir)
-	if err != nil {
-		return err
-	}
-	to := p.Join(name)
+	defer release()
+	from, to := paths[0], paths[1]
 	_, replayed := fs.memo.before(unique)
 	if !replayed {
 		if err := fs.memo.intend(unique, n.id); err != nil {
@@ -99,7 +96,7 @@ func (fs *FS) beginLink(ctx context.Context, n *node, from storage.Path, op stri
 		if !storage.Is(err, storage.Changed) {
 			return begun, err
 		}
-		if err := fs.reread(ctx, n); err != nil {
+		if err := fs.rereadAt(ctx, n, from); err != nil {
 			return storage.Entry{}, err
 		}
 	}

@@ -43,15 +43,17 @@ func (fs *FS) lookup(ctx context.Context, dir *node, name string, counted bool) 
 
 // look asks once. current is false when the answer is outdated.
 func (fs *FS) look(ctx context.Context, dir *node, name string, counted bool) (n *node, e storage.Entry, current bool, err error) {
-	p, err := fs.table.path(dir)
+	at := []place{{dir, name}}
+	paths, done, err := fs.under(ctx, at...)
 	if err != nil {
 		return nil, e, true, err
 	}
+	defer done()
 	a := fs.table.ask()
 	defer fs.table.answered(a)
-	e, err = fs.vol.Files.Lookup(ctx, p.Join(name))
-	if now, pathErr := fs.table.path(dir); pathErr == nil && now != p {
-		return nil, e, false, nil // the directory was moved meanwhile
+	e, err = fs.vol.Files.Lookup(ctx, paths[0])
+	if !fs.table.stand(at, paths) {
+		return nil, e, false, nil // somebody else has moved the directory
 	}
 	if err != nil {
 		if storage.Is(err, storage.NotFound) && !fs.table.unbindHeard(a, dir, name) {
@@ -124,10 +126,14 @@ func (fs *FS) askAgain(ctx context.Context, n *node) (current bool, err error) {
 		}
 		return err
 	}
-	p, err := fs.table.path(n)
-	if err != nil {
+	p, done, err := fs.at(ctx, n)
+	if storage.Is(err, storage.Stale) {
 		return true, held(err)
 	}
+	if err != nil {
+		return true, err
+	}
+	defer done()
 	a := fs.table.ask()
 	defer fs.table.answered(a)
 	e, err := fs.vol.Files.Lookup(ctx, p)

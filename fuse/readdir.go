@@ -163,10 +163,11 @@ func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node,
 
 // readPage reads the next names, and leaves out those that cannot be files.
 func (fs *FS) readPage(ctx context.Context, n *node, s *dirStream) error {
-	p, err := fs.table.path(n)
+	p, done, err := fs.at(ctx, n)
 	if err != nil {
 		return err
 	}
+	defer done()
 	if s.asked == nil {
 		s.asked = fs.table.ask()
 	}

@@ -236,11 +236,15 @@ func (r *replayed) finish() error {
 // load learns the entry of a node that the mounter before knew.
 func (fs *FS) load(ctx context.Context, n *node) error {
 	for range maxRetries {
-		p, err := fs.table.path(n)
-		if err != nil {
+		p, done, err := fs.at(ctx, n)
+		if storage.Is(err, storage.Stale) {
 			return n.removed(err)
 		}
+		if err != nil {
+			return err
+		}
 		current, err := fs.loadFrom(ctx, n, p)
+		done()
 		if current || n.loaded.Load() {
 			return err
 		}

@@ -70,10 +70,11 @@ func (fs *FS) removeInTurn(ctx context.Context, unique uint64, n, dir *node, nam
 	case !directory && e.IsDir():
 		return storage.Errorf(storage.IsDirectory, "%q is a directory", name)
 	}
-	p, err := fs.table.path(dir)
+	paths, done, err := fs.under(ctx, place{dir, name})
 	if err != nil {
 		return err
 	}
+	defer done()
 	if _, replayed := fs.memo.before(unique); !replayed {
 		if err := fs.memo.intend(unique, e.Inode); err != nil {
 			return err
@@ -85,7 +86,7 @@ func (fs *FS) removeInTurn(ctx context.Context, unique uint64, n, dir *node, nam
 			return err
 		}
 	}
-	if err := fs.vol.Files.Remove(ctx, p.Join(name), e, orphan); err != nil {
+	if err := fs.vol.Files.Remove(ctx, paths[0], e, orphan); err != nil {
 		return err
 	}
 	n.lose(orphan != nil)

@@ -94,14 +94,15 @@ func (fs *FS) renameInTurn(ctx context.Context, m *move) error {
 		return err
 	}
 	defer end()
-	fromPath, err := fs.table.path(m.dir)
+	hold := fs.under
+	if m.moving.IsDir() {
+		hold = fs.moving
+	}
+	paths, done, err := hold(ctx, place{m.dir, m.from}, place{m.toDir, m.to})
 	if err != nil {
 		return err
 	}
-	toPath, err := fs.table.path(m.toDir)
-	if err != nil {
-		return err
-	}
+	defer done()
 	var replaced *storage.Entry
 	var orphan *storage.Orphan
 	if m.target != nil {
@@ -115,7 +116,7 @@ func (fs *FS) renameInTurn(ctx context.Context, m *move) error {
 			return err
 		}
 	}
-	if err := fs.vol.Files.Rename(ctx, fromPath.Join(m.from), toPath.Join(m.to), m.moving, replaced, orphan); err != nil {
+	if err := fs.vol.Files.Rename(ctx, paths[0], paths[1], m.moving, replaced, orphan); err != nil {
 		return err
 	}
 	if replaced != nil && replaced.LinkID != "" && replaced.LinkID == m.moving.LinkID {

@@ -121,18 +121,6 @@ func TestStaleAnswers(t *testing.T) {
 				}
 			},
 		},
-		"the folder moved": {
-			path: "d/x", ask: func(c *caller, _ uint64) gofuse.Status {
-				id, st := c.lookup(1, "d")
-				c.ok("lookup", st)
-				_, st = c.lookup(id, "x")
-				return st
-			},
-			change: func(c *caller, _ uint64) {
-				c.ok("rename", c.fs.Rename(nil, &gofuse.RenameIn{InHeader: header(1), Newdir: 1}, "d", "e"))
-			},
-			check: func(*caller, uint64) {},
-		},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -66,15 +66,21 @@ func (t *table) child(dir *node, name string) *node {
 
 // find walks a path over known names.
 func (t *table) find(p storage.Path) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.findLocked(p)
+}
+
+func (t *table) findLocked(p storage.Path) *node {
 	if p == "" {
 		return t.root
 	}
 	dir, name := p.Split()
-	up := t.find(dir)
+	up := t.findLocked(dir)
 	if up == nil {
 		return nil
 	}
-	return t.child(up, name)
+	return t.byName[place{up, name}]
 }
 
 // bind returns the node for the entry e found under a name, made if need be, and
@@ -106,6 +112,8 @@ func (t *table) bind(a *ask, dir *node, name string, e storage.Entry, counted bo
 				id = newInode()
 			}
 			n = newNode(id)
+			n.mu.entry = e // what it is stands from the first moment; how it is may be doubted
+			n.loaded.Store(true)
 			t.byID[id] = n
 		} else if e.LinkID == "" { // moved by somebody else
 			for old := range n.links.names {
@@ -247,6 +255,41 @@ func (t *table) path(n *node) (storage.Path, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.pathLocked(n)
+}
+
+// paths returns where names in directories are; a place without a name is the node
+// itself.
+func (t *table) paths(places []place) ([]storage.Path, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	paths := make([]storage.Path, 0, len(places))
+	for _, at := range places {
+		p, err := t.pathLocked(at.dir)
+		if err != nil {
+			return nil, err
+		}
+		if at.name != "" {
+			p = p.Join(at.name)
+		}
+		paths = append(paths, p)
+	}
+	return paths, nil
+}
+
+// stand reports whether the paths that paths has returned still are.
+func (t *table) stand(places []place, paths []storage.Path) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i, at := range places {
+		p := paths[i]
+		if at.name != "" {
+			p, _ = p.Split()
+		}
+		if t.findLocked(p) != at.dir {
+			return false
+		}
+	}
+	return true
 }
 
 func (t *table) pathLocked(n *node) (storage.Path, error) {
