@@ -72,6 +72,7 @@ type FS struct {
 	table *table
 	tree  *tree
 	dirs  *dirStreams
+	redos *redos
 	// holder names this mount in the store, where the content of files without a
 	// name is held for the handles that are open here. It stays over a take-over.
 	holder string
@@ -110,7 +111,7 @@ func New(vol storage.Volume, o Options) *FS {
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
 		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(), calls: calls{open: make(map[uint64]*call)},
-		holder: rand.Text(),
+		redos: newRedos(), holder: rand.Text(),
 	}
 }
 
@@ -132,7 +133,7 @@ func (fs *FS) Close(ctx context.Context) error {
 		fs.stop()
 	}
 	fs.running.Wait()
-	var failed error
+	failed := fs.settled(ctx)
 	for _, n := range fs.table.all() {
 		err := fs.commit(ctx, n)
 		if err != nil && !storage.Is(err, storage.Stale) {

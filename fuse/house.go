@@ -29,7 +29,11 @@ func (fs *FS) keepHouse(ctx context.Context) {
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()
 	fs.leftovers.Store(true)
+	swept := false
 	for {
+		if !swept && fs.settled(ctx) == nil {
+			swept = fs.sweepOrphans(ctx) == nil
+		}
 		if fs.leftovers.Swap(false) && !fs.sweep(ctx) {
 			fs.leftovers.Store(true)
 		}
@@ -50,6 +54,9 @@ func (fs *FS) keepHouse(ctx context.Context) {
 // has left, and what could not be committed at a close. It reports whether
 // nothing is left.
 func (fs *FS) sweep(ctx context.Context) bool {
+	if fs.settled(ctx) != nil {
+		return false
+	}
 	done := true
 	for _, n := range fs.table.all() {
 		orphan, opens := fs.table.state(n)
@@ -91,6 +98,9 @@ func (fs *FS) live(emit func([]byte) error) error {
 		return err
 	}
 	if err := fs.memo.live(put); err != nil {
+		return err
+	}
+	if err := fs.redos.live(put); err != nil {
 		return err
 	}
 	if err := fs.table.live(put); err != nil {

@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
@@ -31,6 +32,9 @@ func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOu
 	}
 	ctx, done := fs.changing()
 	defer done()
+	if err := fs.settled(ctx); err != nil {
+		return err
+	}
 	end, err := n.begin(ctx)
 	if err != nil {
 		return err
@@ -52,40 +56,53 @@ func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOu
 	}
 	defer release()
 	from, to := paths[0], paths[1]
-	_, replayed := fs.memo.before(unique)
-	if !replayed {
-		if err := fs.memo.intend(unique, n.id); err != nil {
+	if was, replayed := fs.memo.before(unique); replayed && was.outcome == happened {
+		e, err := fs.vol.Files.Lookup(ctx, to)
+		if err == nil && e.Inode != was.inode {
+			err = storage.Errorf(storage.Stale, "%q was replaced by somebody else", to)
+		}
+		if err != nil {
 			return err
 		}
+		fs.entryOut(fs.bindOwn(dir, name, e), out)
+		return nil
 	}
-	e, err := fs.makeLink(ctx, n, from, to)
-	if replayed && storage.Is(err, storage.Exists) { // by the mounter before?
-		if found, lookErr := fs.vol.Files.Lookup(ctx, to); lookErr == nil && found.Inode == n.id {
-			e, err = found, nil
-		}
+	r := &redo{
+		Unique: unique, Op: redoLink, From: from, To: to, ToDir: dir.id, ToName: name,
+		Node: n.id, Inode: n.stored().Inode, Link: rand.Text(),
 	}
-	if err != nil {
+	if err := fs.plan(r); err != nil {
+		return err
+	}
+	e, err := fs.makeLink(ctx, n, r)
+	if err := fs.ended(r, err); err != nil {
 		return err
 	}
 	fs.entryOut(fs.bindOwn(dir, name, e), out)
 	return nil
 }
 
-// makeLink counts one more name and makes it, or takes the count back.
-func (fs *FS) makeLink(ctx context.Context, n *node, from, to storage.Path) (storage.Entry, error) {
-	op := rand.Text()
-	begun, err := fs.beginLink(ctx, n, from, op)
+// makeLink counts one more name and makes it, or takes the count back. When it
+// cannot, the error is one that leaves the rest to be settled later.
+func (fs *FS) makeLink(ctx context.Context, n *node, r *redo) (storage.Entry, error) {
+	begun, err := fs.beginLink(ctx, n, r.From, r.Link)
 	if err != nil {
 		return storage.Entry{}, err
 	}
-	made, err := fs.vol.Files.EndLink(ctx, from, to, begun, op)
-	if err == nil {
-		return made, nil
-	}
-	if undo := fs.cancelLink(context.WithoutCancel(ctx), from, begun, op); undo != nil {
-		fs.log.Warn("a hard link's count is one too high", "op", "link", "node", n.id, "err", undo)
-	}
 	fs.table.doubt(n)
+	if err := fs.begun(r, true); err != nil {
+		return storage.Entry{}, errors.Join(err, fs.cancelLink(ctx, r.From, begun, r.Link))
+	}
+	made, err := fs.vol.Files.EndLink(ctx, r.From, r.To, begun, r.Link)
+	if err == nil || storage.IsContext(err) || storage.Is(err, storage.Unavailable) || storage.Is(err, storage.Other) {
+		return made, err
+	}
+	if err := fs.begun(r, false); err != nil {
+		return storage.Entry{}, err
+	}
+	if undo := fs.cancelLink(ctx, r.From, begun, r.Link); undo != nil && !storage.Is(undo, storage.NotFound) {
+		return storage.Entry{}, storage.Errorf(storage.Unavailable, "%w, and its count is to be taken back: %w", err, undo)
+	}
 	return storage.Entry{}, err
 }
 

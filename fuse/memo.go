@@ -21,6 +21,8 @@ const (
 type intent struct {
 	// inode that is made, moved or removed.
 	inode uint64
+	// outcome of a change of names, once it is known.
+	outcome outcome
 }
 
 // memo writes down what the next mounter has to know, and remembers what the
@@ -55,7 +57,7 @@ func (m *memo) note(r record) {
 
 // intend writes down what a request is about to do to an inode.
 func (m *memo) intend(unique, inode uint64) error {
-	m.remember(unique, intent{inode})
+	m.remember(unique, intent{inode: inode})
 	return m.write(record{kind: recIntent, unique: unique &^ replayBit, a: inode})
 }
 
@@ -96,7 +98,11 @@ func (m *memo) live(emit func(record) error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, u := range m.order {
-		if err := emit(record{kind: recIntent, unique: u, a: m.intents[u].inode}); err != nil {
+		r := record{kind: recIntent, unique: u, a: m.intents[u].inode}
+		if o := m.intents[u].outcome; o != unsettled {
+			r.kind, r.b = recRedone, uint64(o)
+		}
+		if err := emit(r); err != nil {
 			return err
 		}
 	}

@@ -52,6 +52,15 @@ const (
 const (
 	// recHolder: name is the holder of this mount's orphans.
 	recHolder recordKind = iota + 20
+	// recRedo: redo id is about to be carried out; data is the redo.
+	recRedo
+	// recRedone: redo id, of inode a, ended with outcome b.
+	recRedone
+)
+
+const (
+	// recUnkept: node id, of which recKept told, has its name still.
+	recUnkept recordKind = iota + 27
 )
 
 // record is one of them; fields that a kind does not use are zero.

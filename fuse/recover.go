@@ -66,7 +66,7 @@ func (r *replayed) node(id uint64) *node {
 func (r *replayed) apply(rec record) error {
 	t := r.fs.table
 	if rec.unique != 0 {
-		r.fs.memo.remember(rec.unique, intent{inode: rec.a})
+		r.fs.memo.remember(rec.unique, intent{inode: rec.a, outcome: outcomeOf(rec)})
 	}
 	switch rec.kind {
 	case recName:
@@ -98,6 +98,12 @@ func (r *replayed) apply(rec record) error {
 	case recIntent: // remembered above
 	case recHolder:
 		r.fs.holder = rec.name
+	case recRedo:
+		return r.fs.redos.inherit(rec)
+	case recRedone:
+		r.fs.redos.forget(rec.id)
+	case recUnkept:
+		delete(r.kept, rec.id)
 	case recKept:
 		var e storage.Entry
 		if err := json.Unmarshal(rec.data, &e); err != nil {
@@ -108,6 +114,13 @@ func (r *replayed) apply(rec record) error {
 		return r.applyStage(rec)
 	}
 	return nil
+}
+
+func outcomeOf(rec record) outcome {
+	if rec.kind == recRedone {
+		return outcome(rec.b)
+	}
+	return unsettled
 }
 
 // identify tells whose node it is.
@@ -213,6 +226,7 @@ func (r *replayed) finish() error {
 		default:
 			n.links.orphan = true
 			n.keep(e)
+			n.mu.kept = e.Links <= 1 // with others, which we do not know, it is no orphan
 		}
 	}
 	if !fs.opts.Fresh {
@@ -235,6 +249,9 @@ func (r *replayed) finish() error {
 
 // load learns the entry of a node that the mounter before knew.
 func (fs *FS) load(ctx context.Context, n *node) error {
+	if err := fs.settled(ctx); err != nil || n.loaded.Load() {
+		return err
+	}
 	for range maxRetries {
 		p, done, err := fs.at(ctx, n)
 		if storage.Is(err, storage.Stale) {

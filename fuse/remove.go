@@ -34,15 +34,16 @@ func (fs *FS) removeName(op string, unique, id uint64, name string, directory bo
 // remove takes one name away. The content of a file that is open here is held as
 // an orphan until its last close.
 //
-// Carried out again for a request that the mounter before had begun, it goes by
-// which inode has the name now: when that is another one, or none, it was done.
+// A request that the mounter before had begun was settled by now.
 func (fs *FS) remove(ctx context.Context, unique uint64, dir *node, name string, directory bool) error {
-	was, replayed := fs.memo.before(unique)
+	if err := fs.settled(ctx); err != nil {
+		return err
+	}
+	if was, replayed := fs.memo.before(unique); replayed && was.outcome == happened {
+		return nil
+	}
 	for try := range maxRetries {
-		n, e, err := fs.current(ctx, dir, name, try == 0 && !replayed)
-		if replayed && (storage.Is(err, storage.NotFound) || err == nil && e.Inode != was.inode) {
-			return nil
-		}
+		n, e, err := fs.current(ctx, dir, name, try == 0)
 		if err != nil {
 			return err
 		}
@@ -75,18 +76,18 @@ func (fs *FS) removeInTurn(ctx context.Context, unique uint64, n, dir *node, nam
 		return err
 	}
 	defer done()
-	if _, replayed := fs.memo.before(unique); !replayed {
-		if err := fs.memo.intend(unique, e.Inode); err != nil {
-			return err
-		}
+	orphan, held, err := fs.orphaned(n, e)
+	if err != nil {
+		return err
 	}
-	orphan := fs.orphaned(n, e)
-	if orphan != nil {
-		if err := fs.noteKept(n); err != nil {
-			return err
-		}
+	r := &redo{
+		Unique: unique, Op: redoRemove, From: paths[0], Dir: dir.id, Name: name,
+		Node: n.id, Inode: e.Inode, Held: held,
 	}
-	if err := fs.vol.Files.Remove(ctx, paths[0], e, orphan); err != nil {
+	if err := fs.plan(r); err != nil {
+		return err
+	}
+	if err := fs.ended(r, fs.vol.Files.Remove(ctx, r.From, e, orphan)); err != nil {
 		return err
 	}
 	n.lose(orphan != nil)
@@ -95,12 +96,17 @@ func (fs *FS) removeInTurn(ctx context.Context, unique uint64, n, dir *node, nam
 }
 
 // orphaned says what becomes of a file that is about to lose a name: an orphan,
-// when it is the last one and handles are open.
-func (fs *FS) orphaned(n *node, e storage.Entry) *storage.Orphan {
-	if _, opens := fs.table.state(n); opens == 0 || e.Links > 1 || !e.IsRegular() {
-		return nil
+// when it is the last one and handles are open. held says that there are handles
+// and that what they need is written down: a file that has other names, which we
+// may not know of, is read on by them too.
+func (fs *FS) orphaned(n *node, e storage.Entry) (orphan *storage.Orphan, held bool, err error) {
+	if _, opens := fs.table.state(n); opens == 0 || !e.IsRegular() {
+		return nil, false, nil
 	}
-	return &storage.Orphan{Holder: fs.holder, ID: n.id}
+	if e.Links <= 1 {
+		orphan = &storage.Orphan{Holder: fs.holder, ID: n.id}
+	}
+	return orphan, true, fs.noteKept(n)
 }
 
 // lose keeps in mind that a file has one name less; kept, that it has none and

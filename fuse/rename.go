@@ -33,15 +33,20 @@ func (fs *FS) Rename(_ <-chan struct{}, in *gofuse.RenameIn, from, to string) go
 	return fs.status("rename", dir, fs.rename(ctx, in.Unique, dir, from, toDir, to, in.Flags&renameNoReplace != 0))
 }
 
-// rename moves a name. Carried out again for a request that the mounter before
-// had begun, it goes by which inode has which name now.
+// rename moves a name. A request that the mounter before had begun was settled by
+// now.
 func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string, toDir *node, to string, noReplace bool) error {
 	if err := storage.CheckName(to); err != nil {
 		return err
 	}
-	was, replayed := fs.memo.before(unique)
+	if err := fs.settled(ctx); err != nil {
+		return err
+	}
+	if was, replayed := fs.memo.before(unique); replayed && was.outcome == happened {
+		return nil
+	}
 	for try := range maxRetries {
-		trust := try == 0 && !replayed
+		trust := try == 0
 		source, moving, missing := fs.current(ctx, dir, from, trust)
 		if missing != nil && !storage.Is(missing, storage.NotFound) {
 			return missing
@@ -50,22 +55,13 @@ func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string,
 		if err != nil && !storage.Is(err, storage.NotFound) {
 			return err
 		}
-		if away := source == nil || moving.Inode != was.inode; replayed && away && target != nil && replaced.Inode == was.inode {
-			fs.table.move(dir, from, toDir, to)
-			return nil
-		}
 		if missing != nil {
 			return missing
 		}
 		if noReplace && target != nil {
 			return storage.Errorf(storage.Exists, "%q exists", to)
 		}
-		if !replayed {
-			if err := fs.memo.intend(unique, moving.Inode); err != nil {
-				return err
-			}
-		}
-		err = fs.renameInTurn(ctx, &move{dir, from, source, moving, toDir, to, target, replaced})
+		err = fs.renameInTurn(ctx, unique, &move{dir, from, source, moving, toDir, to, target, replaced})
 		if !storage.Is(err, storage.Changed) {
 			return err
 		}
@@ -87,7 +83,7 @@ type move struct {
 }
 
 // renameInTurn moves a name, provided that both stand for what is said of them.
-func (fs *FS) renameInTurn(ctx context.Context, m *move) error {
+func (fs *FS) renameInTurn(ctx context.Context, unique uint64, m *move) error {
 	// A commit under way would miss the file at its old place.
 	end, err := beginBoth(ctx, m.source, m.target)
 	if err != nil {
@@ -105,18 +101,31 @@ func (fs *FS) renameInTurn(ctx context.Context, m *move) error {
 	defer done()
 	var replaced *storage.Entry
 	var orphan *storage.Orphan
+	held := false
 	if m.target != nil {
 		replaced = &m.replaced
 		if m.target != m.source {
-			orphan = fs.orphaned(m.target, m.replaced)
+			if orphan, held, err = fs.orphaned(m.target, m.replaced); err != nil {
+				return err
+			}
 		}
 	}
-	if orphan != nil {
-		if err := fs.noteKept(m.target); err != nil {
-			return err
-		}
+	r := &redo{
+		Unique: unique, Op: redoRename, From: paths[0], To: paths[1],
+		Dir: m.dir.id, Name: m.from, ToDir: m.toDir.id, ToName: m.to,
+		Node: m.source.id, Inode: m.moving.Inode, Held: held,
 	}
-	if err := fs.vol.Files.Rename(ctx, paths[0], paths[1], m.moving, replaced, orphan); err != nil {
+	if m.target != nil {
+		r.Target, r.TargetInode = m.target.id, m.replaced.Inode
+	}
+	if err := fs.plan(r); err != nil {
+		return err
+	}
+	err = fs.vol.Files.Rename(ctx, r.From, r.To, m.moving, replaced, orphan)
+	if storage.Is(err, storage.NotEmpty) || storage.Is(err, storage.Changed) {
+		err = fs.moveRest(ctx, r, err)
+	}
+	if err := fs.ended(r, err); err != nil {
 		return err
 	}
 	if replaced != nil && replaced.LinkID != "" && replaced.LinkID == m.moving.LinkID {
@@ -127,6 +136,24 @@ func (fs *FS) renameInTurn(ctx context.Context, m *move) error {
 	}
 	fs.table.move(m.dir, m.from, m.toDir, m.to)
 	return nil
+}
+
+// moveRest moves what is left of a directory when the store died while it moved
+// it; refusal is what it answers to a second try, and is returned when there was
+// no first one.
+func (fs *FS) moveRest(ctx context.Context, r *redo, refusal error) error {
+	from, err := fs.peek(ctx, r.From)
+	if err != nil {
+		return err
+	}
+	to, err := fs.peek(ctx, r.To)
+	if err != nil {
+		return err
+	}
+	if !r.is(from) || !r.is(to) || !from.IsDir() || !to.IsDir() {
+		return refusal
+	}
+	return fs.finishMove(ctx, r.From, r.To, *from, *to)
 }
 
 // beginBoth takes the turns of two files, in the order of their numbers: two

@@ -271,7 +271,7 @@ func unlinkCutShort(t *testing.T, deaths int) {
 	c.ok("create", st)
 	c.ok("write", c.write(id, []byte("still here"), 0))
 	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
-	if err := c.fs.memo.intend(50, id); err != nil {
+	if err := c.fs.plan(&redo{Unique: 50, Op: redoRemove, From: "f", Dir: 1, Name: "f", Node: id, Inode: id, Held: true}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.fs.noteKept(c.fs.table.get(id)); err != nil {
@@ -293,6 +293,68 @@ func unlinkCutShort(t *testing.T, deaths int) {
 	if n := bucket.ChunkCount(); n != 0 {
 		t.Errorf("%d chunks stay", n)
 	}
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestHalfMovedFolder: the store died while it moved a directory, child by child,
+// and so did the mounter; the next one moves the rest.
+func TestHalfMovedFolder(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	var dir, sub gofuse.EntryOut
+	c.ok("mkdir", c.fs.Mkdir(nil, &gofuse.MkdirIn{InHeader: header(1), Mode: 0o755}, "d", &dir))
+	c.ok("mkdir", c.fs.Mkdir(nil, &gofuse.MkdirIn{InHeader: header(dir.NodeId), Mode: 0o755}, "s", &sub))
+	var ids []uint64
+	for _, in := range []uint64{dir.NodeId, sub.NodeId} {
+		for _, name := range []string{"a", "b"} {
+			id, st := c.create(in, name)
+			c.ok("create", st)
+			c.ok("write", c.write(id, []byte(name), 0))
+			c.ok("close", c.close(id))
+			ids = append(ids, id)
+		}
+	}
+	if err := c.fs.plan(&redo{
+		Unique: 60, Op: redoRename, From: "d", To: "e", Dir: 1, Name: "d", ToDir: 1, ToName: "e",
+		Node: dir.NodeId, Inode: dir.NodeId,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	other := bucket.Volume().Files
+	for _, p := range []storage.Path{"d", "d/s"} {
+		e, err := other.Lookup(t.Context(), p)
+		if err == nil {
+			_, err = other.Create(t.Context(), "e"+p[1:], e, false)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []storage.Path{"d/a", "d/s/b"} {
+		e, err := other.Lookup(t.Context(), p)
+		if err == nil {
+			err = other.Rename(t.Context(), p, "e"+p[1:], e, nil, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c = c.crash(false)
+	if _, st := c.lookup(1, "d"); st != gofuse.ENOENT {
+		t.Errorf("the old directory: %v", st)
+	}
+	if id, st := c.lookup(1, "e"); !st.Ok() || id != dir.NodeId {
+		t.Errorf("the new directory: %v, node %d", st, id)
+	}
+	for i, id := range ids {
+		if got := c.read(id, 0, 10); string(got) != []string{"a", "b"}[i%2] {
+			t.Errorf("file %d reads %q", i, got)
+		}
+	}
+	again := again(header(1), 60)
+	c.ok("rename, replayed", c.fs.Rename(nil, &gofuse.RenameIn{InHeader: again, Newdir: 1}, "d", "e"))
 	if err := c.fs.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -174,7 +174,12 @@ func (fs *FS) moving(ctx context.Context, places ...place) ([]storage.Path, func
 	return fs.hold(ctx, fs.tree.alone, places)
 }
 
+// hold begins when what the mounter before has left half done is settled: no path
+// is to be believed until then.
 func (fs *FS) hold(ctx context.Context, take func(context.Context, ...storage.Path) (func(), error), places []place) ([]storage.Path, func(), error) {
+	if err := fs.settled(ctx); err != nil {
+		return nil, nil, err
+	}
 	for {
 		paths, err := fs.table.paths(places)
 		if err != nil {
