@@ -28,6 +28,9 @@ type Options struct {
 	// Open gives two clients of a new, empty bucket, and the number of its chunks,
 	// or no such function where chunks go in their own time.
 	Open func(t *testing.T) (a, b storage.Volume, chunks func() int)
+	// Model is the same of a store that the right answers are made on; Open when it
+	// is nil.
+	Model func(t *testing.T) (a, b storage.Volume, chunks func() int)
 	// Sample is how many of the combinations are tried, all when zero. They are
 	// drawn by HOLDFAST_SEED, or by a seed that is logged.
 	Sample int
@@ -59,6 +62,9 @@ func (c combination) String() string {
 
 // Run tries the combinations.
 func Run(t *testing.T, o Options) {
+	if o.Model == nil {
+		o.Model = o.Open
+	}
 	var all []combination
 	want := map[string]map[string]bool{}
 	for _, c := range changes {
@@ -96,7 +102,7 @@ func Run(t *testing.T, o Options) {
 
 // rehearse counts the calls of a change that nothing happens to.
 func rehearse(t *testing.T, o Options, c change) int {
-	a, _, _ := open(t, o)
+	a, _, _ := open(t, o.Model)
 	store := newCoat(a, func() {})
 	m := begin(t, store, t.TempDir(), true, c)
 	store.arm(0, false)
@@ -117,7 +123,7 @@ func orders(t *testing.T, o Options, c change, f foreign, certain bool) map[stri
 		possible = possible[:1]
 	}
 	for _, order := range possible {
-		a, b, _ := open(t, o)
+		a, b, _ := open(t, o.Model)
 		m := begin(t, newCoat(a, func() {}), t.TempDir(), true, c)
 		for _, ours := range order {
 			if ours {
@@ -133,9 +139,9 @@ func orders(t *testing.T, o Options, c change, f foreign, certain bool) map[stri
 	return states
 }
 
-func open(t *testing.T, o Options) (a, b storage.Volume, chunks func() int) {
+func open(t *testing.T, store func(*testing.T) (a, b storage.Volume, chunks func() int)) (a, b storage.Volume, chunks func() int) {
 	t.Helper()
-	a, b, chunks = o.Open(t)
+	a, b, chunks = store(t)
 	if err := furnish(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +197,7 @@ func (silent) InvalEntry(uint64, string) error       { return nil }
 // try runs one combination.
 func try(t *testing.T, o Options, c combination, want map[string]bool) {
 	t.Helper()
-	a, b, chunks := open(t, o)
+	a, b, chunks := open(t, o.Open)
 	dir, left := t.TempDir(), t.TempDir()
 	store := newCoat(a, func() { copyDir(t, dir, left) })
 	dying := begin(t, store, dir, true, c.change)
