@@ -43,6 +43,8 @@ type MountConfig struct {
 	Volume   storage.VolumeID   `json:"volume"`
 	Bucket   storage.BucketName `json:"bucket"`
 	ReadOnly bool               `json:"readOnly"`
+	// Node is the name by which the record's leases know this one.
+	Node string `json:"node,omitempty"`
 }
 
 const (

@@ -90,7 +90,7 @@ func TestLifeOfAMount(t *testing.T) {
 		must(t, b.publish(t, "pod", everyone, false))
 	}
 	must(t, b.publish(t, "second", everyone, true))
-	if got := b.mounter.mu.configs; len(got) != 1 || got[0] != (MountConfig{Volume: "photos", Bucket: "photos"}) {
+	if got := b.mounter.mu.configs; len(got) != 1 || got[0] != (MountConfig{Volume: "photos", Bucket: "photos", Node: "node-1"}) {
 		t.Errorf("configs = %+v", got)
 	}
 	if b.holder(t) != "node-1" {

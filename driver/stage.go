@@ -74,7 +74,7 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	if have != nil && have.Healthy {
 		return nil
 	}
-	config, err := json.Marshal(MountConfig{Volume: id, Bucket: r.Bucket, ReadOnly: ro})
+	config, err := json.Marshal(MountConfig{Volume: id, Bucket: r.Bucket, ReadOnly: ro, Node: n.o.NodeID})
 	if err != nil {
 		return fmt.Errorf("mount config of %s: %w", id, err)
 	}

@@ -2,7 +2,6 @@ package fuse
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -50,6 +49,11 @@ type Options struct {
 	// the journal, and content that waits for its commit. It exists. Empty means
 	// that nothing outlives it (tests).
 	Dir string
+	// Node is where this is. Live gives the nodes that may use the volume at this
+	// time; what others hold of files without a name is freed. Nothing is when Live
+	// is nil.
+	Node string
+	Live func(ctx context.Context) ([]string, error)
 	// Fresh says that the kernel session is a new one: it knows no names and holds
 	// no handles. What was written and not committed is committed all the same.
 	Fresh bool
@@ -111,7 +115,7 @@ func New(vol storage.Volume, o Options) *FS {
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
 		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(), calls: calls{open: make(map[uint64]*call)},
-		redos: newRedos(), holder: rand.Text(),
+		redos: newRedos(), holder: newHolder(o.Node),
 	}
 }
 

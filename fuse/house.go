@@ -29,10 +29,10 @@ func (fs *FS) keepHouse(ctx context.Context) {
 	tick := time.NewTicker(houseEvery)
 	defer tick.Stop()
 	fs.leftovers.Store(true)
-	swept := false
+	held := time.Now()
 	for {
-		if !swept && fs.settled(ctx) == nil {
-			swept = fs.sweepOrphans(ctx) == nil
+		if !time.Now().Before(held) {
+			held = fs.sweepHeld(ctx)
 		}
 		if fs.leftovers.Swap(false) && !fs.sweep(ctx) {
 			fs.leftovers.Store(true)

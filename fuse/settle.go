@@ -181,21 +181,3 @@ func gone(err error) error {
 	}
 	return err
 }
-
-// sweepOrphans frees the content that was held for handles of a session that is
-// over: what this mount holds and no node is known for.
-func (fs *FS) sweepOrphans(ctx context.Context) error {
-	held, err := fs.vol.Orphans.Orphans(ctx, fs.holder)
-	if err != nil {
-		return err
-	}
-	for _, o := range held {
-		if fs.table.get(o.ID) != nil {
-			continue
-		}
-		if err := fs.vol.Orphans.FreeOrphan(ctx, o); err != nil {
-			return err
-		}
-	}
-	return nil
-}

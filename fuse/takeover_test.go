@@ -2,13 +2,16 @@ package fuse
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
@@ -356,6 +359,55 @@ func TestHalfMovedFolder(t *testing.T) {
 	again := again(header(1), 60)
 	c.ok("rename, replayed", c.fs.Rename(nil, &gofuse.RenameIn{InHeader: again, Newdir: 1}, "d", "e"))
 	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOrphansOfTheDead: what a node held that died is freed by who mounts the
+// volume next, and not what one holds that lives.
+func TestOrphansOfTheDead(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	hold := func(node string) *caller {
+		fs := New(bucket.Volume(), Options{Dir: t.TempDir(), Node: node, Fresh: true})
+		if err := fs.Recover(); err != nil {
+			t.Fatal(err)
+		}
+		fs.Start(silent{})
+		c := &caller{t, fs}
+		id, st := c.create(1, node)
+		c.ok("create", st)
+		c.ok("write", c.write(id, bytes.Repeat([]byte(node), 3000), 0))
+		c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+		h := header(1)
+		c.ok("unlink", c.fs.Unlink(nil, &h, node))
+		c.ok("write", c.write(id, []byte("!"), 0))
+		return c
+	}
+	living := hold("living")
+	for _, node := range []string{"dead", "ours"} {
+		c := hold(node)
+		c.fs.stop()
+		c.fs.running.Wait()
+	}
+	fs := New(bucket.Volume(), Options{Dir: t.TempDir(), Node: "ours", Fresh: true, Live: func(context.Context) ([]string, error) {
+		return []string{"living", "ours"}, nil
+	}})
+	if err := fs.sweepDead(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	holders, err := bucket.Volume().Orphans.Holders(t.Context())
+	if err != nil || len(holders) != 1 || holders[0] != living.fs.holder {
+		t.Errorf("%q hold something, %v; want %q alone", holders, err, living.fs.holder)
+	}
+	// A session that is over: the same holder, and nothing is open.
+	living = living.crash(true)
+	for deadline := time.Now().Add(30 * time.Second); bucket.ChunkCount() != 0; {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d chunks stay", bucket.ChunkCount())
+		}
+		runtime.Gosched()
+	}
+	if err := living.fs.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/holdfast-csi/holdfast/cache"
 	"github.com/holdfast-csi/holdfast/fuse"
@@ -21,6 +23,7 @@ type volumeConfig struct {
 	Volume   storage.VolumeID   `json:"volume"`
 	Bucket   storage.BucketName `json:"bucket"`
 	ReadOnly bool               `json:"readOnly"`
+	Node     string             `json:"node"`
 }
 
 // openFileSystem stacks the coats of one volume: the cluster, the cache, which
@@ -48,10 +51,37 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		Dir:      dir,
 		Fresh:    g.InitReply == nil,
 		Deadline: o.deadline,
+		Node:     c.Node,
+		Live:     leaseholders(cluster, c),
 		Logger:   log.With("volume", c.Volume),
 	})
 	if err := fs.Recover(); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
 	return fs, nil
+}
+
+// leaseGrace is how long a node counts as alive after its lease: their clocks
+// differ.
+const leaseGrace = time.Minute
+
+// leaseholders gives the nodes that have a lease of the volume; nil for a volume
+// that was mounted before mounters were told the node's name.
+func leaseholders(cluster *seaweed.Client, c volumeConfig) func(context.Context) ([]string, error) {
+	if c.Node == "" {
+		return nil
+	}
+	return func(ctx context.Context) ([]string, error) {
+		r, err := cluster.GetRecord(ctx, c.Volume)
+		if err != nil {
+			return nil, err
+		}
+		var live []string
+		for node, l := range r.Leases {
+			if time.Since(l.Until) < leaseGrace {
+				live = append(live, node)
+			}
+		}
+		return live, nil
+	}
 }
