@@ -1,4 +1,4 @@
-package csisanity
+package main
 
 import (
 	"fmt"
