@@ -3,32 +3,42 @@ package journal
 import (
 	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
+// A disk in memory: a folder for each try would be most of the time.
+func diskWith(t *testing.T, b []byte) *memDisk {
+	d := newMemDisk(1)
+	f, err := d.open(name, false)
+	if err == nil && len(b) > 0 {
+		_, err = f.WriteAt(b, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (m *memDisk) content(name string) []byte {
+	b := make([]byte, m.files[name].length)
+	_, _ = m.files[name].ReadAt(b, 0)
+	return b
+}
+
 // written is a journal with records that are all different, of all sizes.
 func written(t testing.TB) (file []byte, records [][]byte) {
 	form, b := newForm(1)
+	out := &batch{tape: &tape{form: form, size: headerSize}}
 	for i := range 12 {
 		r := fmt.Appendf(nil, "%d %0*d", i, []int{1, 30, 700, 5000}[i%4], i)
 		records = append(records, r)
-		dir := t.TempDir()
-		f, err := folder(dir).open(name, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		out := &batch{tape: &tape{file: f, form: form, size: int64(len(b)), endless: true}}
 		if err := out.add(r); err != nil {
 			t.Fatal(err)
 		}
-		b = append(b, out.buf...)
-		_ = f.Close()
 	}
-	return b, records
+	return append(b, out.buf...), records
 }
 
 // FuzzDamage does to a journal what edits say, in steps of four bytes, and looks
@@ -57,12 +67,9 @@ func FuzzDamage(f *testing.F) {
 				b = append(b[:at:at], append(bytes.Repeat([]byte{v}, int(v)), b[at:]...)...)
 			}
 		}
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		d := diskWith(t, b)
 		look := func() (l *Log, got [][]byte, err error) {
-			l, err = Open(dir, func(r []byte) error {
+			l, err = open(d, func(r []byte) error {
 				got = append(got, bytes.Clone(r))
 				return nil
 			})
@@ -100,21 +107,17 @@ func FuzzDamage(f *testing.F) {
 // FuzzFile opens anything at all, of each version.
 func FuzzFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
-		dir := t.TempDir()
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		d := diskWith(t, b)
 		count := 0
-		l, err := Open(dir, func(r []byte) error {
+		l, err := open(d, func(r []byte) error {
 			if count++; len(r) == 0 || len(r) > len(b) {
 				t.Fatalf("a record of %d bytes in a file of %d", len(r), len(b))
 			}
 			return nil
 		})
 		if l == nil {
-			if now, _ := os.ReadFile(path); !storage.Is(err, storage.Invalid) || !bytes.Equal(now, b) {
-				t.Fatalf("refused with %v; changed: %v", err, !bytes.Equal(now, b))
+			if !storage.Is(err, storage.Invalid) || !bytes.Equal(d.content(name), b) {
+				t.Fatalf("refused with %v; changed: %v", err, !bytes.Equal(d.content(name), b))
 			}
 			return
 		}
@@ -123,7 +126,7 @@ func FuzzFile(f *testing.F) {
 		}
 		_ = l.Close()
 		last := ""
-		l, _ = Open(dir, func(r []byte) error {
+		l, _ = open(d, func(r []byte) error {
 			count--
 			last = string(r)
 			return nil
