@@ -50,9 +50,38 @@ func howLong(t *testing.T) chaos {
 // random age from 5 ms to a second, under the whole load: no call fails, nothing
 // that was acknowledged is lost, nothing is done twice. `make chaos` is a thousand
 // kills of it.
-func TestKillWorkers(t *testing.T) {
+func TestKillWorkers(t *testing.T) { killWorkersUnderLoad(t, begin(t)) }
+
+// TestKillWorkersWithResend is the same without slots: what a dead worker had read
+// and not answered the kernel sends again, which is the second line.
+func TestKillWorkersWithResend(t *testing.T) {
+	if !canResend() {
+		t.Skip("this kernel cannot send requests again (6.9)")
+	}
+	in := begin(t)
+	in.environment = []string{"HOLDFAST_KEEPER_SLOTS=off"}
+	killWorkersUnderLoad(t, in)
+}
+
+// canResend reports whether the kernel knows FUSE_NOTIFY_RESEND.
+func canResend() bool {
+	var u syscall.Utsname
+	var release []byte
+	if syscall.Uname(&u) != nil {
+		return false
+	}
+	for _, c := range u.Release {
+		release = append(release, byte(c))
+	}
+	var major, minor int
+	_, _ = fmt.Sscanf(string(release), "%d.%d", &major, &minor)
+	return major > 6 || major == 6 && minor >= 9
+}
+
+func killWorkersUnderLoad(t *testing.T, in *installation) {
+	t.Helper()
 	needSQLite(t)
-	in := startState(t)
+	in.up(t)
 	v := in.create(t, volumeName(t))
 	dir := v.mount(t)
 	l := newLoad(t, v, dir)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,9 +23,14 @@ import (
 	"github.com/holdfast-csi/holdfast/storage/seaweed"
 )
 
-// closeTimeout bounds how long one file system may take to commit what it holds
-// when the worker stops. Less than the parent's stopGrace.
-const closeTimeout = 20 * time.Second
+const (
+	// syncTimeout bounds how long the worker goes on to serve, when it is to end,
+	// until what was written is in the cluster. Less than the parent's stopGrace.
+	syncTimeout = 15 * time.Second
+	// cacheTimeout bounds the cache's end. Applications wait for the next worker
+	// already, and what is not closed costs a few blocks.
+	cacheTimeout = 500 * time.Millisecond
+)
 
 // attachBackoff is the longest wait between two looks for a keeper: until the new
 // one has been offered the sessions, this process holds the only copies.
@@ -37,6 +43,10 @@ type fileSystem interface {
 	session.Interrupter
 	Start(n fuse.Notifier)
 	Close(ctx context.Context) error
+	// Sync commits what it holds while it serves, and Leave ends it without a Close
+	// for a session that lives on: the process ends.
+	Sync(ctx context.Context) (left int)
+	Leave()
 	// Retire removes what is kept on the node for a session that has ended.
 	Retire() error
 }
@@ -70,6 +80,7 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			ctx, alone := context.WithCancelCause(cmd.Context())
 			defer alone(nil)
 			go followParent(alone)
+			keepSmall(ctx)
 
 			volumes := filepath.Join(o.stateDir, "volumes")
 			if err := os.Mkdir(volumes, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -79,17 +90,21 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			defer func() { err = errors.Join(err, cluster.Close()) }()
 			options := o.cache()
 			options.Log = log
 			chunks, err := cache.Open(ctx, options)
 			if err != nil {
-				return err
+				return errors.Join(err, cluster.Close())
 			}
 			defer func() {
-				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout/10)
+				// The cluster first: what still waits for it ends, and the cache
+				// waits for that.
+				err = errors.Join(err, cluster.Close())
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cacheTimeout)
 				defer cancel()
-				err = errors.Join(err, chunks.Close(ctx))
+				if err := chunks.Close(ctx); err != nil {
+					log.Warn("the cache was not closed", "err", err)
+				}
 			}()
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
 				return o.openFileSystem(cluster, chunks, volumes, log, g)
@@ -114,17 +129,21 @@ func followParent(alone context.CancelCauseFunc) {
 
 // work serves grants until ctx ends, and returns nil then.
 func work(ctx context.Context, log *slog.Logger, socket string, open factory) error {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	s := &server{open: open, log: log, pools: session.NewPools(session.SlotOptions{}), life: ctx, fail: fail}
+	s := &server{open: open, log: log, pools: session.NewPools(session.SlotOptions{}), life: life, fail: fail}
 	s.mu.sessions = make(map[string]*serving)
 	// It returns the cause: what fail was called with, or that ctx has ended.
 	err := keeper.Attach(ctx, socket, s, keeper.AttachOptions{Log: log, Backoff: attachBackoff})
-	closed := s.close(context.WithoutCancel(ctx))
 	if storage.IsContext(err) {
 		err = nil
+		s.sync(life)
 	}
-	return errors.Join(err, closed)
+	end()
+	s.leave()
+	return err
 }
 
 // server serves the sessions of this process. It implements keeper.Handler.
@@ -132,8 +151,8 @@ type server struct {
 	open  factory
 	log   *slog.Logger
 	pools *session.Pools
-	life  context.Context
-	fail  context.CancelCauseFunc
+	life  context.Context         // of the sessions
+	fail  context.CancelCauseFunc // ends the attachment to the keeper
 
 	mu struct {
 		sync.Mutex
@@ -249,27 +268,38 @@ func (sv *serving) end(ctx context.Context) error {
 	return nil
 }
 
-// close ends all that is served: the sessions live on in the keeper.
-func (s *server) close(ctx context.Context) error {
-	s.mu.Lock()
-	all := s.mu.sessions
-	s.mu.sessions = make(map[string]*serving)
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+// sync brings what was written to the cluster, as far as that goes, while the
+// sessions are served on: applications do not wait for it. What stays is in the
+// journals.
+func (s *server) sync(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
-	errs := make(chan error, len(all))
-	for id, sv := range all {
-		go func() {
-			err := sv.end(ctx)
-			if err != nil {
-				err = fmt.Errorf("session %s: %w", id, err)
+	var syncing sync.WaitGroup
+	for id, sv := range s.all() {
+		syncing.Go(func() {
+			if left := sv.fs.Sync(ctx); left > 0 {
+				s.log.Warn("not all that was written is in the cluster; the next worker goes on", "volume", id, "files", left)
 			}
-			errs <- err
-		}()
+		})
 	}
-	var failed error
-	for range all {
-		failed = errors.Join(failed, <-errs)
+	syncing.Wait()
+}
+
+// leave waits until nothing of the sessions is read or answered any more. They live
+// on in the keeper, with what was not answered, and the process is to end: a
+// handler that hangs on the network is not waited for, since applications would be.
+func (s *server) leave() {
+	all := s.all()
+	for _, sv := range all {
+		<-sv.done
 	}
-	return failed
+	for _, sv := range all {
+		sv.fs.Leave()
+	}
+}
+
+func (s *server) all() map[string]*serving {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.mu.sessions)
 }

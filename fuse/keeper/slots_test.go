@@ -167,46 +167,69 @@ func (r *rig) killMounter() (lingered bool) {
 
 func sleep(d time.Duration) { <-time.NewTimer(d).C }
 
-// Applications see no error over hundreds of deaths, and no kernel is asked to
-// send anything again.
+// Applications see no error over hundreds of deaths, notifications of data under way
+// or not, and no kernel is asked to send anything again.
 func TestSlotsOverManyDeaths(t *testing.T) {
 	for _, c := range []config{{Uncached: true}, {Uncached: true, Notify: true}} {
 		t.Run(fmt.Sprintf("notify=%v", c.Notify), func(t *testing.T) {
-			kills := 200
-			if testing.Short() {
-				kills = 20
-			}
 			r := slotsRig(t)
-			r.startKeeper()
-			r.startMounter()
-			target := r.mount("vol", c)
-			l := startLoad(target)
-			begun, lingered := time.Now(), 0
-			for range kills {
-				r.serving()
-				sleep(5*time.Millisecond + rand.N(35*time.Millisecond))
-				if r.killMounter() {
-					lingered++
-				}
-			}
-			r.serving()
-			l.end(t)
-			t.Logf("%d kills in %v, %d lingered, %d requests run again, %d operations, longest %v",
-				kills, time.Since(begun).Round(time.Millisecond), lingered, r.replays(), l.ops.Load(), time.Duration(l.longest.Load()))
+			r.manyDeaths(c, 200)
 			if r.replays() == 0 {
 				t.Error("no request was found in a slot: nothing was shown")
 			}
-			// InUse while somebody else's mount namespace has a copy of it, as
-			// those of other tests on this machine may for a moment.
-			r.eventually("it can be unmounted", func() bool {
-				err := r.node.Unmount(t.Context(), target)
-				if err != nil && !storage.Is(err, storage.InUse) {
-					t.Fatal(err)
-				}
-				return err == nil
-			})
 		})
 	}
+}
+
+// The same without slots: the kernel is asked each time.
+func TestResendOverManyDeaths(t *testing.T) {
+	if !resends() {
+		t.Skip("this kernel cannot resend (6.9)")
+	}
+	for _, c := range []config{{Uncached: true}, {Uncached: true, Notify: true}} {
+		t.Run(fmt.Sprintf("notify=%v", c.Notify), func(t *testing.T) {
+			r := slotsRig(t)
+			r.role.KeepNoSlots, r.role.NoResend = true, false
+			r.manyDeaths(c, 40)
+			if n := r.replays(); n != 0 {
+				t.Errorf("%d requests were found in slots", n)
+			}
+		})
+	}
+}
+
+// manyDeaths kills the mounter under the load.
+func (r *rig) manyDeaths(c config, kills int) {
+	t := r.t
+	t.Helper()
+	if testing.Short() {
+		kills /= 10
+	}
+	r.startKeeper()
+	r.startMounter()
+	target := r.mount("vol", c)
+	l := startLoad(target)
+	begun, lingered := time.Now(), 0
+	for range kills {
+		r.serving()
+		sleep(5*time.Millisecond + rand.N(35*time.Millisecond))
+		if r.killMounter() {
+			lingered++
+		}
+	}
+	r.serving()
+	l.end(t)
+	t.Logf("%d kills in %v, %d lingered, %d requests run again from slots, %d operations, longest %v",
+		kills, time.Since(begun).Round(time.Millisecond), lingered, r.replays(), l.ops.Load(), time.Duration(l.longest.Load()))
+	// InUse while somebody else's mount namespace has a copy of it, as those of
+	// other tests on this machine may for a moment.
+	r.eventually("it can be unmounted", func() bool {
+		err := r.node.Unmount(t.Context(), target)
+		if err != nil && !storage.Is(err, storage.InUse) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 // inFlight kills the mounter while it works on a read, and returns the read's end.

@@ -168,7 +168,10 @@ func (s *Session) start(sl slot, n int, group *sync.WaitGroup) {
 		if group != nil {
 			defer group.Done()
 		} else {
-			<-s.gate
+			select {
+			case <-s.gate:
+			case <-s.void:
+			}
 		}
 		s.at("handle", op)
 		answered := s.serve(sl.request(n), group != nil)

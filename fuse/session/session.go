@@ -35,9 +35,14 @@ type Options struct {
 	// predecessor that is run again.
 	Replayed func(opcode uint32)
 	// Drain is how long Run, once its context has ended, waits for handlers to
-	// answer. What is not answered then is left for a successor. 0 means 2 s.
+	// answer by themselves, and once more for those that it has cancelled. What is
+	// not answered then is left for a successor: applications wait meanwhile, and a
+	// handler may hang on the network for minutes. 0 means DefaultDrain.
 	Drain time.Duration
 }
+
+// DefaultDrain lets those answer that need nobody but this node.
+const DefaultDrain = 50 * time.Millisecond
 
 // Validate says what is wrong with the options.
 func (o Options) Validate() error {
@@ -78,11 +83,13 @@ type Session struct {
 	running  chan struct{} // closed when Run has returned
 	stopped  chan struct{} // closed by Close
 	gate     chan struct{} // closed when what a predecessor left is answered
+	void     chan struct{} // closed when answers are no longer written
 
 	mu struct {
 		sync.Mutex
 		started, closed bool
 		// abandoned: answers are no longer written; a successor will.
+		// INVARIANT: void is closed when it is set.
 		abandoned bool
 		inflight  map[uint64]*flight // by the unique that go-fuse knows
 	}
@@ -106,7 +113,7 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.drain == 0 {
-		s.drain = 2 * time.Second
+		s.drain = DefaultDrain
 	}
 	var err error
 	if s.server, s.initReply, err = replay(raw, initRequest, opts.InitReply, s.log); err != nil {
@@ -134,6 +141,7 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 	s.share = make(chan struct{}, max(1, cap(s.slots.room)/2))
 	s.stopped = make(chan struct{})
 	s.gate = make(chan struct{})
+	s.void = make(chan struct{})
 	s.mu.inflight = make(map[uint64]*flight)
 	s.notifier = newNotifier(s)
 	return s, nil
@@ -160,7 +168,9 @@ func (s *Session) Accept() error {
 // Run serves until the session is unmounted, and returns nil then, or until ctx
 // ends, and returns its error. In the second case the handlers get a moment to
 // answer; what they have not answered by then is left to a successor, never
-// failed. Run may be called once.
+// failed. A handler that does not heed its cancellation may still run when Run
+// returns: its answer is void, and Close waits for it. A process that ends anyway
+// does without Close. Run may be called once.
 func (s *Session) Run(ctx context.Context) error {
 	s.mu.Lock()
 	if s.mu.started || s.mu.closed {
@@ -194,10 +204,14 @@ func (s *Session) Run(ctx context.Context) error {
 		err = s.read(ctx)
 	}
 	unmounted := err == nil
-	if !unmounted {
+	if unmounted {
+		s.abandon(0)
+	} else {
 		s.settle()
+		if !s.abandon(s.drain) {
+			s.log.Info("requests are left to the next process")
+		}
 	}
-	s.abandon()
 	cancel()
 	// A notification may hang until a successor answers what we did not; the
 	// thread is known by its name and nobody waits for it.
@@ -230,7 +244,7 @@ func (s *Session) Close() error {
 	if started {
 		<-s.running
 	}
-	s.abandon()
+	s.abandon(0)
 	s.notifier.close()
 	err := s.file.Close()
 	if err != nil {
@@ -260,19 +274,30 @@ func (s *Session) settle() {
 }
 
 // abandon makes the handlers' answers void, cancels the handlers and waits for
-// them.
-func (s *Session) abandon() {
+// them; not longer than limit, unless that is 0. It reports whether they have ended.
+func (s *Session) abandon(limit time.Duration) bool {
 	s.mu.Lock()
-	s.mu.abandoned = true
+	if !s.mu.abandoned {
+		s.mu.abandoned = true
+		close(s.void)
+	}
 	s.mu.Unlock()
 	idle := s.idle()
+	var late <-chan time.Time
+	if limit > 0 {
+		timer := time.NewTimer(limit)
+		defer timer.Stop()
+		late = timer.C
+	}
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		s.cancelAll()
 		select {
 		case <-idle:
-			return
+			return true
+		case <-late:
+			return false
 		case <-tick.C: // one may have been between its start and go-fuse's list
 		}
 	}

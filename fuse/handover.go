@@ -1,0 +1,61 @@
+package fuse
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// This file hands a file system over to another process while the kernel session
+// lives on. Close is for its end.
+
+// parallelCommits of a Sync.
+const parallelCommits = 4
+
+// Sync commits what waits for it, while requests are served on, until ctx ends. It
+// returns how many files still have something: that stays in the journal, for the
+// next mounter.
+func (fs *FS) Sync(ctx context.Context) (left int) {
+	var group errgroup.Group
+	group.SetLimit(parallelCommits)
+	all := fs.table.all()
+	for _, n := range all {
+		if ctx.Err() != nil {
+			break
+		}
+		if !n.dirty() {
+			continue
+		}
+		group.Go(func() error {
+			err := error(nil)
+			if !n.loaded.Load() {
+				err = fs.load(ctx, n)
+			}
+			if err == nil {
+				err = fs.commit(ctx, n)
+			}
+			if err != nil && !storage.IsContext(err) {
+				fs.log.Warn("content waits for the next mounter", "op", "sync", "node", n.id, "err", err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // none fails
+	for _, n := range all {
+		if n.dirty() {
+			left++
+		}
+	}
+	return left
+}
+
+// Leave ends what works in the background. Everything that the next mounter needs
+// stands in the journal already, as it does when this one is killed: nothing is
+// waited for. The process is to end.
+func (fs *FS) Leave() {
+	if fs.stop != nil {
+		fs.stop()
+	}
+}
