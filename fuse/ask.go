@@ -1,7 +1,9 @@
 package fuse
 
 import (
+	"context"
 	"sync/atomic"
+	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -23,6 +25,30 @@ type ask struct {
 	nodes  map[*node]struct{}
 	// all: nothing is certain any more.
 	all bool
+}
+
+const (
+	// maxOutdated is how often a question is asked again, over some seconds. Others
+	// who change one file all the time must not keep it from those who look at it,
+	// and what the stream tells comes in bursts: after a take-over, all at once.
+	maxOutdated = 100
+	// longestPause between two of them.
+	longestPause = 50 * time.Millisecond
+)
+
+// pause waits before a question is asked for the so manyth time: not at all at
+// first, since mostly it was one change.
+func pause(ctx context.Context, try int) error {
+	const atOnce = 3
+	if try < atOnce {
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(min(time.Millisecond<<min(try-atOnce, 10), longestPause)):
+		return nil
+	}
 }
 
 // asks are the questions that are open.

@@ -32,13 +32,16 @@ func (fs *FS) lookup(ctx context.Context, dir *node, name string, counted bool) 
 		}
 		return nil, storage.Entry{}, storage.Errorf(storage.NotFound, "%w", err)
 	}
-	for range maxRetries {
+	for try := range maxOutdated {
+		if err := pause(ctx, try); err != nil {
+			return nil, storage.Entry{}, err
+		}
 		n, e, current, err := fs.look(ctx, dir, name, counted)
 		if current {
 			return n, e, err
 		}
 	}
-	return nil, storage.Entry{}, storage.Errorf(storage.Busy, "look-up of %q: it was changed %d times meanwhile", name, maxRetries)
+	return nil, storage.Entry{}, storage.Errorf(storage.Busy, "look-up of %q: it was changed %d times meanwhile", name, maxOutdated)
 }
 
 // look asks once. current is false when the answer is outdated.
@@ -105,7 +108,10 @@ func (fs *FS) GetAttr(cancel <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.
 // any case when always is set. A file that is open and has lost its name, or
 // whose name now stands for another file, is shown as it was.
 func (fs *FS) refresh(ctx context.Context, n *node, always bool) error {
-	for range maxRetries {
+	for try := range maxOutdated {
+		if err := pause(ctx, try); err != nil {
+			return err
+		}
 		if n.fresh(fs.ttl()) && !(always && !n.dirty()) {
 			return nil
 		}
@@ -115,7 +121,7 @@ func (fs *FS) refresh(ctx context.Context, n *node, always bool) error {
 		}
 		always = false // what outdated the answer is newer than the question
 	}
-	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxRetries)
+	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxOutdated)
 }
 
 // askAgain is one try of refresh. current is false when the answer is outdated.

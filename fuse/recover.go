@@ -252,7 +252,10 @@ func (fs *FS) load(ctx context.Context, n *node) error {
 	if err := fs.settled(ctx); err != nil || n.loaded.Load() {
 		return err
 	}
-	for range maxRetries {
+	for try := range maxOutdated {
+		if err := pause(ctx, try); err != nil {
+			return err
+		}
 		p, done, err := fs.at(ctx, n)
 		if storage.Is(err, storage.Stale) {
 			return n.removed(err)
@@ -266,7 +269,7 @@ func (fs *FS) load(ctx context.Context, n *node) error {
 			return err
 		}
 	}
-	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxRetries)
+	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxOutdated)
 }
 
 // loadFrom is one try of load. current is false when the answer is outdated.

@@ -194,3 +194,56 @@ func await(t *testing.T, c <-chan struct{}) {
 		t.Fatal("nothing happened for 30 s")
 	}
 }
+
+// contended is a store in which somebody else changes the file while it is asked
+// for, so many times.
+type contended struct {
+	storage.Files
+	times  int
+	change func(p storage.Path)
+}
+
+func (s *contended) Lookup(ctx context.Context, p storage.Path) (storage.Entry, error) {
+	e, err := s.Files.Lookup(ctx, p)
+	if s.times > 0 {
+		s.times--
+		s.change(p)
+	}
+	return e, err
+}
+
+// TestContendedFile: a burst of changes by others makes those who look wait, and
+// fails none of them.
+func TestContendedFile(t *testing.T) {
+	const burst = 3 * maxRetries
+	v := memory.NewBucket(1 << 30).Volume()
+	store := &contended{Files: v.Files}
+	v.Files = store
+	c := begin(t, v)
+	store.change = func(p storage.Path) {
+		at := storage.Place{Path: p}
+		c.fs.changed(storage.Event{Old: &at, New: &at})
+	}
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("close", c.close(id))
+	store.times = burst
+	c.ok("open", c.open(id))
+	store.times = burst
+	_, st = c.lookup(1, "f")
+	c.ok("look-up", st)
+	c = c.crash(false)
+	store.change = func(p storage.Path) {
+		at := storage.Place{Path: p}
+		c.fs.changed(storage.Event{Old: &at, New: &at})
+	}
+	store.times = burst
+	_, st = c.attr(id)
+	c.ok("getattr after a take-over", st)
+	if store.times != 0 {
+		t.Errorf("%d changes were not met", store.times)
+	}
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
