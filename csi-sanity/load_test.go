@@ -96,7 +96,6 @@ func (l *load) kinds() []kind {
 // awaited are kinds that the file system is not right for yet, each with what it
 // waits for. HOLDFAST_LOAD runs them all the same.
 var awaited = map[string]string{
-	"renamed over":  "a file that another one is renamed over while it is open keeps no content",
 	"moved folders": "a move that is cut short is not finished before others work below the folder (without kills it is right)",
 }
 
