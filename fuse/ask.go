@@ -143,6 +143,16 @@ func (t *table) hear(a *ask, n *node, e storage.Entry) bool {
 	return true
 }
 
+// retake is hear for who cannot go on with what n was before, be it changed here
+// or not: a commit finds that its condition fails.
+func (t *table) retake(a *ask, n *node, e storage.Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, changed := a.nodes[n]; !changed && !a.all {
+		n.learn(e)
+	}
+}
+
 // did learns what n has become by our own doing.
 func (t *table) did(n *node, e storage.Entry) {
 	t.mu.Lock()

@@ -75,6 +75,7 @@ func (fs *FS) commitInTurn(ctx context.Context, n *node) error {
 			if s != nil {
 				s.close(fs)
 			}
+			fs.committed(n)
 			return nil
 		}
 		// What was uploaded is seen by nobody.

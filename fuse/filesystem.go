@@ -87,6 +87,8 @@ type FS struct {
 	// watched is set while the stream of changes is up.
 	watched atomic.Bool
 	space   spaceCache
+	// crowded files wait to be merged.
+	crowded chan *node
 	calls   calls
 
 	notifier atomic.Pointer[Notifier]
@@ -114,7 +116,8 @@ func New(vol storage.Volume, o Options) *FS {
 	return &FS{
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
-		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(), calls: calls{open: make(map[uint64]*call)},
+		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(),
+		crowded: make(chan *node, mergeQueue), calls: calls{open: make(map[uint64]*call)},
 		redos: newRedos(), holder: newHolder(o.Node),
 	}
 }
@@ -127,6 +130,7 @@ func (fs *FS) Start(n Notifier) {
 	fs.stop = stop
 	fs.running.Go(func() { fs.watch(ctx) })
 	fs.running.Go(func() { fs.keepHouse(ctx) })
+	fs.running.Go(func() { fs.mergeFiles(ctx) })
 }
 
 // Close commits what is still dirty and ends the goroutines. What cannot be
@@ -137,6 +141,7 @@ func (fs *FS) Close(ctx context.Context) error {
 		fs.stop()
 	}
 	fs.running.Wait()
+	fs.sweepMerges(ctx)
 	failed := fs.settled(ctx)
 	for _, n := range fs.table.all() {
 		err := fs.commit(ctx, n)

@@ -34,7 +34,7 @@ func (fs *FS) keepHouse(ctx context.Context) {
 		if !time.Now().Before(held) {
 			held = fs.sweepHeld(ctx)
 		}
-		if fs.leftovers.Swap(false) && !fs.sweep(ctx) {
+		if fs.leftovers.Swap(false) && !(fs.sweepMerges(ctx) && fs.sweep(ctx)) {
 			fs.leftovers.Store(true)
 		}
 		if fs.memo.journal.Size() > compactAt {
@@ -108,6 +108,9 @@ func (fs *FS) live(emit func([]byte) error) error {
 	}
 	for _, n := range fs.table.all() {
 		if err := fs.liveStage(n, put); err != nil {
+			return err
+		}
+		if err := n.liveMerge(put); err != nil {
 			return err
 		}
 	}

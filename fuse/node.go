@@ -35,6 +35,8 @@ type node struct {
 	loaded atomic.Bool
 	// view is the content of entry, resolved, or that of an earlier one.
 	view atomic.Pointer[view]
+	// commits counts those of this process.
+	commits atomic.Uint32
 
 	mu struct {
 		sync.RWMutex
@@ -46,6 +48,8 @@ type node struct {
 		stage *stage
 		// pending are changes of attributes that go with the next commit.
 		pending patch
+		// merging is a chunk on its way into the entry; nil when there is none.
+		merging *merging
 		// kept: the last name was removed while handles were open, and the content
 		// was left for them.
 		kept bool

@@ -63,6 +63,14 @@ const (
 	recUnkept recordKind = iota + 27
 )
 
+// Those of merging.
+const (
+	// recMerge: data is a merging of node id whose update is about to be sent.
+	recMerge recordKind = iota + 30
+	// recMerged: the merging of node id is carried out, or its chunk is freed.
+	recMerged
+)
+
 // record is one of them; fields that a kind does not use are zero.
 type record struct {
 	kind   recordKind

@@ -104,6 +104,8 @@ func (r *replayed) apply(rec record) error {
 		r.fs.redos.forget(rec.id)
 	case recUnkept:
 		delete(r.kept, rec.id)
+	case recMerge, recMerged:
+		return r.applyMerge(rec)
 	case recKept:
 		var e storage.Entry
 		if err := json.Unmarshal(rec.data, &e); err != nil {

@@ -189,8 +189,8 @@ func (t *table) dropLocked(n *node) {
 	if n == t.root || n.links.lookups > 0 || n.links.opens > 0 || n.links.children > 0 {
 		return
 	}
-	if n.dirty() {
-		return // the committer takes it
+	if n.dirty() || n.merging() != nil {
+		return // the committer or the merger takes it
 	}
 	if t.byID[n.id] == n {
 		delete(t.byID, n.id)

@@ -44,10 +44,16 @@ func (fs *FS) renewed(ctx context.Context, n *node, e storage.Entry, gone error)
 		return nil
 	}
 	stale := storage.Errorf(storage.Stale, "%w", gone)
-	p, err := fs.table.path(n)
-	if err != nil {
+	p, done, err := fs.at(ctx, n)
+	if storage.Is(err, storage.Stale) {
 		return stale
 	}
+	if err != nil {
+		return err
+	}
+	defer done()
+	a := fs.table.ask()
+	defer fs.table.answered(a)
 	now, err := fs.vol.Files.Lookup(ctx, p)
 	switch {
 	case storage.Is(err, storage.NotFound):
@@ -59,6 +65,6 @@ func (fs *FS) renewed(ctx context.Context, n *node, e storage.Entry, gone error)
 	case !now.Native && n.dirty(): // S3 put another object in its place: the commit has to see that
 		return stale
 	}
-	n.learn(now)
+	fs.table.retake(a, n, now)
 	return nil
 }

@@ -44,6 +44,10 @@ type Entry struct {
 	// Chunks of the content in no order; where they overlap the one with the
 	// greatest Modified is seen, and of equals the later one in the list.
 	Chunks []Chunk
+	// Merged says, of an entry that is to be written, that its chunks are others
+	// than those that were read and its bytes are not: what S3 calls the content by
+	// stays.
+	Merged bool
 	// Inline is the content of a small file kept in the entry itself; there are
 	// no chunks then.
 	Inline []byte

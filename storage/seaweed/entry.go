@@ -144,7 +144,7 @@ func toWire(e storage.Entry) *filerpb.Entry {
 			w.Chunks = append(w.Chunks, chunkToWire(c))
 		}
 	}
-	extended(w, e, changed)
+	extended(w, e, changed && !e.Merged)
 	return w
 }
 

@@ -20,3 +20,22 @@ func TestCutChunkHasNoETag(t *testing.T) {
 		}
 	}
 }
+
+// TestMergingKeepsETag: the bytes are the same, so what S3 calls them is, too.
+func TestMergingKeepsETag(t *testing.T) {
+	e := storage.Entry{Mode: 0o644, Native: true, Size: 10, Chunks: []storage.Chunk{{ID: "1,1", Size: 5, Modified: 1}, {ID: "1,2", Offset: 5, Size: 5, Modified: 2}}}
+	read := fromWire(toWire(e))
+	was := toWire(read).GetExtended()[s3ETag]
+	read.Chunks = []storage.Chunk{{ID: "1,3", Size: 10, Modified: 3}}
+	if other := toWire(read); string(other.GetExtended()[s3ETag]) == string(was) {
+		t.Errorf("another content has the same ETag %q", was)
+	}
+	read.Merged = true
+	w := toWire(read)
+	if got := w.GetExtended()[s3ETag]; len(was) == 0 || string(got) != string(was) || w.GetChunks()[0].GetFileId() != "1,3" {
+		t.Errorf("ETag %q became %q", was, got)
+	}
+	if fromWire(w).Merged {
+		t.Error("what was read is to be merged")
+	}
+}
