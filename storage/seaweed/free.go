@@ -34,7 +34,7 @@ func (c *Client) deleteChunk(ctx context.Context, id storage.ChunkID) error {
 		if err != nil {
 			return err
 		}
-		resp, err := c.http.Do(req)
+		resp, err := c.volumes.RoundTrip(req)
 		if err != nil {
 			c.locations.forget(volume)
 			return unreachable(ctx, err)

@@ -45,7 +45,7 @@ func (c *Client) unfold(ctx context.Context, in []*filerpb.FileChunk, depth int)
 			continue
 		}
 		m := chunkFromWire(f)
-		raw, err := c.fetch(ctx, m.ID, 0, -1)
+		raw, err := c.readAll(ctx, m.ID)
 		if err != nil {
 			return nil, fmt.Errorf("read chunk manifest %s: %w", m.ID, err)
 		}

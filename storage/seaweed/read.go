@@ -2,10 +2,11 @@ package seaweed
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
+	"strings"
 
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
@@ -19,27 +20,40 @@ func (c *Client) Read(ctx context.Context, ch storage.Chunk, b []byte, off int64
 	if o, ok := ch.Origin.(*filerpb.FileChunk); ok && (o.GetSseType() != 0 || len(o.GetCipherKey()) > 0) {
 		return storage.Errorf(storage.Unsupported, "chunk %s is encrypted: read the object over S3", ch.ID)
 	}
-	got, err := c.fetch(ctx, ch.ID, off, int64(len(b)))
+	err := c.fetch(ctx, ch.ID, off, int64(len(b)), func(resp *http.Response) error {
+		if resp.ContentLength >= 0 && resp.ContentLength < int64(len(b)) {
+			return storage.Errorf(storage.Corrupt, "%d bytes of %d", resp.ContentLength, len(b))
+		}
+		_, err := io.ReadFull(resp.Body, b)
+		return unreachable(ctx, err)
+	})
 	if err != nil {
 		return fmt.Errorf("read chunk %s at %d: %w", ch.ID, off, err)
 	}
-	if len(got) != len(b) {
-		return storage.Errorf(storage.Corrupt, "read chunk %s at %d: got %d bytes of %d", ch.ID, off, len(got), len(b))
-	}
-	copy(b, got)
 	return nil
 }
 
-// fetch reads n bytes from off, or all of the chunk when n is negative. A chunk
-// that was deleted is served until its volume is vacuumed: a reader of a file
-// that somebody replaced goes on with it.
-func (c *Client) fetch(ctx context.Context, id storage.ChunkID, off, n int64) ([]byte, error) {
+// readAll reads a chunk of unknown size.
+func (c *Client) readAll(ctx context.Context, id storage.ChunkID) ([]byte, error) {
+	var got []byte
+	err := c.fetch(ctx, id, 0, -1, func(resp *http.Response) error {
+		var err error
+		got, err = io.ReadAll(resp.Body)
+		return unreachable(ctx, err)
+	})
+	return got, err
+}
+
+// fetch has take read n bytes from off, or all of the chunk when n is negative. A
+// chunk that was deleted is served until its volume is vacuumed: a reader of a
+// file that somebody replaced goes on with it. take may be called again after it
+// has failed.
+func (c *Client) fetch(ctx context.Context, id storage.ChunkID, off, n int64, take func(*http.Response) error) error {
 	volume, err := volumeOf(id)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var got []byte
-	err = c.call(ctx, func(ctx context.Context, _ int) error {
+	return c.call(ctx, func(ctx context.Context, _ int) error {
 		urls, err := c.locations.get(ctx, volume)
 		if err != nil {
 			return err
@@ -47,7 +61,7 @@ func (c *Client) fetch(ctx context.Context, id storage.ChunkID, off, n int64) ([
 		var last error
 		for _, query := range []string{"", "?readDeleted=true"} {
 			for _, url := range urls {
-				got, last = c.get(ctx, "http://"+url+"/"+string(id)+query, off, n)
+				last = c.get(ctx, "http://"+url+"/"+string(id)+query, off, n, take)
 				if last == nil || storage.IsContext(last) {
 					return last
 				}
@@ -59,39 +73,40 @@ func (c *Client) fetch(ctx context.Context, id storage.ChunkID, off, n int64) ([
 		c.locations.forget(volume)
 		return last
 	})
-	return got, err
 }
 
-func (c *Client) get(ctx context.Context, url string, off, n int64) ([]byte, error) {
+func (c *Client) get(ctx context.Context, url string, off, n int64, take func(*http.Response) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	// Else a server may compress the answer, and apply the range to that.
 	req.Header.Set("Accept-Encoding", "identity")
+	from := ""
 	if n >= 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", off, off+n-1))
+		from = "bytes=" + strconv.FormatInt(off, 10) + "-"
+		req.Header.Set("Range", from+strconv.FormatInt(off+n-1, 10))
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.volumes.RoundTrip(req)
 	if err != nil {
-		return nil, unreachable(ctx, err)
+		return unreachable(ctx, err)
 	}
 	defer drain(resp)
-	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusPartialContent {
-		return nil, answered(resp)
-	}
-	if n < 0 {
-		got, err := io.ReadAll(resp.Body)
-		return got, unreachable(ctx, err)
-	}
-	if resp.StatusCode == http.StatusOK && off > 0 { // the server ignored the range
-		if _, err := io.CopyN(io.Discard, resp.Body, off); err != nil {
-			return nil, unreachable(ctx, err)
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		// Bytes from elsewhere would be cached as these.
+		if got := resp.Header.Get("Content-Range"); n < 0 || !strings.HasPrefix(strings.Replace(got, " ", "=", 1), from) {
+			return storage.Errorf(storage.Unavailable, "volume server: asked for %s, got %q", from, got)
 		}
+	case http.StatusOK: // the server ignored the range
+		if _, err := io.CopyN(io.Discard, resp.Body, max(off, 0)); err != nil {
+			return unreachable(ctx, err)
+		}
+		if resp.ContentLength >= 0 && n >= 0 {
+			resp.ContentLength = max(resp.ContentLength-off, 0)
+		}
+	default:
+		return answered(resp)
 	}
-	got := make([]byte, n)
-	read, err := io.ReadFull(resp.Body, got)
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
-		return got[:read], nil // shorter than asked for: the caller judges
-	}
-	return got, unreachable(ctx, err)
+	return take(resp)
 }

@@ -38,7 +38,7 @@ func (s *chunks) upload(ctx context.Context, to target, data []byte, again bool)
 		req.Header.Set("Content-Md5", base64.StdEncoding.EncodeToString(sum[:]))
 	}
 	authorize(req, to.auth)
-	resp, err := s.http.Do(req)
+	resp, err := s.volumes.RoundTrip(req)
 	if err != nil {
 		return unreachable(ctx, err)
 	}
