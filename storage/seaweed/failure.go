@@ -3,6 +3,7 @@ package seaweed
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -112,7 +113,7 @@ func refused(code filerpb.FilerError, msg string) error {
 func (c *Client) call(ctx context.Context, f func(ctx context.Context, attempt int) error) error {
 	bounded, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	wait := 20 * time.Millisecond
+	wait := firstWait
 	for attempt := 0; ; attempt++ {
 		err := f(bounded, attempt)
 		if err == nil || ctx.Err() != nil {
@@ -127,10 +128,20 @@ func (c *Client) call(ctx context.Context, f func(ctx context.Context, attempt i
 		select {
 		case <-bounded.Done():
 			return firstOf(ctx.Err(), err)
-		case <-time.After(wait):
+		case <-time.After(jitter(wait)):
 		}
 		wait = min(2*wait, maxBackoff)
 	}
+}
+
+// firstWait is how long the first repetition waits; each later one twice as long,
+// up to maxBackoff.
+const firstWait = 20 * time.Millisecond
+
+// jitter spreads what many callers repeat after the same failure over half of the
+// wait, so that a server that is back does not meet them all at once.
+func jitter(wait time.Duration) time.Duration {
+	return wait/2 + rand.N(wait/2+1)
 }
 
 func firstOf(errs ...error) error {

@@ -2,6 +2,7 @@ package seaweed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -24,27 +25,51 @@ var _ storage.Watcher = (*watcher)(nil)
 // missed when the filer's clock is behind ours. Events seen twice do no harm.
 const lookback = 5 * time.Second
 
+// silence breaks a stream. A filer with nothing to tell says so every five
+// seconds, and a connection whose other end is gone without a word looks just
+// like one on which nothing happens; three of them may be late.
+const silence = 17 * time.Second
+
+var errSilent = errors.New("the stream of changes is silent")
+
 // Watch implements storage.Watcher. The filer leaves out what carries our own
 // signature.
+//
+// What was missed between two subscriptions is not asked for: a filer that was
+// killed has forgotten the events of its last minute and gives no sign of that,
+// so the caller doubts everything each time.
 func (w *watcher) Watch(ctx context.Context, ready func(), each func(storage.Event)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	bounded, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	// It runs while the filer is waited for, and not while the caller is told.
+	quiet := time.AfterFunc(silence, func() { cancel(errSilent) })
+	defer quiet.Stop()
+	broken := func(err error) error {
+		if ctx.Err() == nil && errors.Is(context.Cause(bounded), errSilent) {
+			err = storage.Errorf(storage.Unavailable, "%w for %v", errSilent, silence)
+		} else {
+			err = classify(ctx, err)
+		}
+		return fmt.Errorf("watch bucket %s: %w", w.bucket, err)
+	}
 	root := path.Join(bucketsDir, string(w.bucket))
-	stream, err := w.filer.SubscribeMetadata(ctx, &filerpb.SubscribeMetadataRequest{
+	stream, err := w.filer.SubscribeMetadata(bounded, &filerpb.SubscribeMetadataRequest{
 		ClientName: "holdfast", ClientId: rand.Int32(), ClientEpoch: 1, //nolint:gosec // an id, not a secret
 		PathPrefix: root + "/", SinceNs: time.Now().Add(-lookback).UnixNano(),
 		Signature: w.signature, ClientSupportsIdleHeartbeat: true,
 	})
 	if err != nil {
-		return fmt.Errorf("watch bucket %s: %w", w.bucket, classify(ctx, err))
+		return broken(err)
 	}
 	// The stream is open when the filer has sent its headers or a first answer;
 	// with nothing to tell that is a heartbeat.
 	first := true
 	for {
+		quiet.Reset(silence)
 		r, err := stream.Recv()
+		quiet.Stop()
 		if err != nil {
-			return fmt.Errorf("watch bucket %s: %w", w.bucket, classify(ctx, err))
+			return broken(err)
 		}
 		if first {
 			first = false

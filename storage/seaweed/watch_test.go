@@ -1,0 +1,103 @@
+package seaweed
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
+)
+
+// fakeFiler subscribes its callers to what the test sends.
+type fakeFiler struct {
+	filerpb.SeaweedFilerClient
+	answers chan *filerpb.SubscribeMetadataResponse
+}
+
+type fakeStream struct {
+	grpc.ClientStream
+	ctx     context.Context
+	answers chan *filerpb.SubscribeMetadataResponse
+}
+
+func (f *fakeFiler) SubscribeMetadata(ctx context.Context, _ *filerpb.SubscribeMetadataRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[filerpb.SubscribeMetadataResponse], error) {
+	return &fakeStream{ctx: ctx, answers: f.answers}, nil
+}
+
+func (s *fakeStream) Recv() (*filerpb.SubscribeMetadataResponse, error) {
+	select {
+	case r := <-s.answers:
+		return r, nil
+	case <-s.ctx.Done():
+		return nil, s.ctx.Err()
+	}
+}
+
+// TestSilentStream: a stream lives as long as the filer says anything, whatever
+// the caller takes to be told, and is broken when it says nothing.
+func TestSilentStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		filer := &fakeFiler{answers: make(chan *filerpb.SubscribeMetadataResponse)}
+		w := &watcher{Client: &Client{filer: filer}, bucket: "b"}
+		done := make(chan error, 1)
+		var ready, told int
+		go func() {
+			done <- w.Watch(t.Context(), func() { ready++ }, func(storage.Event) {
+				told++
+				time.Sleep(3 * silence) //nolint:forbidigo // time is the bubble's
+			})
+		}()
+		for range 20 {
+			time.Sleep(5 * time.Second) //nolint:forbidigo // time is the bubble's
+			filer.answers <- &filerpb.SubscribeMetadataResponse{}
+		}
+		filer.answers <- &filerpb.SubscribeMetadataResponse{
+			Directory:         "/buckets/b",
+			EventNotification: &filerpb.EventNotification{NewEntry: &filerpb.Entry{Name: "f"}},
+		}
+		filer.answers <- &filerpb.SubscribeMetadataResponse{} // heard only when the caller was told
+		last := time.Now()
+		err := <-done
+		if !storage.Is(err, storage.Unavailable) || !errors.Is(err, errSilent) {
+			t.Errorf("a silent stream ended with %v", err)
+		}
+		if took := time.Since(last); took != silence {
+			t.Errorf("broken after %v of silence", took)
+		}
+		if ready != 1 || told != 1 {
+			t.Errorf("ready %d times, told %d events", ready, told)
+		}
+	})
+}
+
+// TestNeverHeard: a filer that does not even answer the subscription breaks the
+// stream too, and the caller's own end is told as such.
+func TestNeverHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &watcher{Client: &Client{filer: &fakeFiler{}}, bucket: "b"}
+		if err := w.Watch(t.Context(), func() { t.Error("ready") }, nil); !errors.Is(err, errSilent) {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := w.Watch(ctx, func() { t.Error("ready") }, nil); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the caller's deadline: %v", err)
+		}
+	})
+}
+
+// TestJitter: a wait is never longer than asked for, and at least half of it.
+func TestJitter(t *testing.T) {
+	for _, wait := range []time.Duration{1, firstWait, maxBackoff} {
+		for range 1000 {
+			if got := jitter(wait); got < wait/2 || got > wait {
+				t.Fatalf("%v became %v", wait, got)
+			}
+		}
+	}
+}
