@@ -16,6 +16,10 @@ const (
 	// the longest is the target of a symbolic link.
 	smallAnswer = outHeaderSize + 512 + 4096
 
+	// middleAnswer is the largest of which there may be as many as there are
+	// requests.
+	middleAnswer = 72 << 10
+
 	// Where the requests say how much they want (linux/fuse.h).
 	readSizeAt  = inHeaderSize + 16
 	xattrSizeAt = inHeaderSize
@@ -26,13 +30,26 @@ const (
 // do with it. again tells the file system that it may have run before: the
 // unique that it sees has uniqueAgain set, the request in its slot, and the
 // answer, keep the kernel's.
-func (s *Session) serve(in []byte, again bool) (answered bool) {
+func (s *Session) serve(in []byte, again bool, f *flight) (answered bool) {
 	if s.abandoned() {
 		return false
 	}
 	op := native.Uint32(in[opcodeAt:])
 	unique := native.Uint64(in[uniqueAt:])
-	out := s.heap.take(answerSize(op, in))
+	size := answerSize(op, in)
+	if size > middleAnswer {
+		switch s.takeAnswer(f) {
+		case roomTaken:
+			defer s.leaveAnswer()
+		case roomLeft:
+			return false
+		case roomInterrupted:
+			var out [outHeaderSize]byte
+			s.send(op, out[:refuse(out[:], in, fuse.EINTR)])
+			return true
+		}
+	}
+	out := s.heap.take(size)
 	defer s.heap.give(out)
 	parts := [][]byte{in}
 	if again {
@@ -58,6 +75,47 @@ func (s *Session) serve(in []byte, again bool) (answered bool) {
 	s.at("answer", op)
 	s.send(op, (*out)[:n])
 	return true
+}
+
+// outcome of waiting for room for a large answer.
+type outcome int
+
+const (
+	roomTaken outcome = iota
+	roomLeft          // to a successor
+	roomInterrupted
+)
+
+// takeAnswer waits for the right to make a large answer. It is the handler that
+// waits, so nobody is kept from being read.
+func (s *Session) takeAnswer(f *flight) outcome {
+	for _, room := range []chan struct{}{s.answers, s.slots.answers} {
+		got := roomTaken
+		select {
+		case room <- struct{}{}:
+			continue
+		default:
+		}
+		s.at("room", opRead)
+		select {
+		case room <- struct{}{}:
+			continue
+		case <-s.void:
+			got = roomLeft
+		case <-f.wake:
+			got = roomInterrupted
+		}
+		if room == s.slots.answers {
+			<-s.answers
+		}
+		return got
+	}
+	return roomTaken
+}
+
+func (s *Session) leaveAnswer() {
+	<-s.slots.answers
+	<-s.answers
 }
 
 // send writes an answer. ENOENT: nobody waits for it any more. ENODEV, EPERM: the

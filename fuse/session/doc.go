@@ -26,6 +26,13 @@
 // carries the key of its session, so the pool may be shared. The keeper holds the
 // memfd when the process dies, the process when the keeper dies.
 //
+// Bounds: what a session costs is bounded by the slots, whatever hangs: as many
+// handlers as there are slots, as many large writes as DefaultLarge, as many large
+// answers as DefaultAnswers, of each half for one session. FORGET is done by the
+// reader itself, INTERRUPT and everything small has slots of its own, and a
+// large read waits in its handler; the reader waits only when a session's half of
+// the large writes hangs, or four thousand small requests do.
+//
 // What a file system may rely on, whoever is killed when:
 //
 //   - A request that was answered is not run again.
@@ -33,7 +40,11 @@
 //     may have run in part, and more than once. What has not run may have the
 //     bit, too.
 //   - No handler of a new request begins before those of the predecessor's have
-//     answered, but for FORGET; these run side by side, as they did.
+//     answered, but for FORGET; these run side by side, as they did. What the
+//     kernel sends again (Resend) is not held back so: it comes in no order, beside
+//     new requests. Those of one file or folder that depend on each other the
+//     kernel does not have under way at the same time: whoever waits for an answer
+//     holds the inode's lock.
 //   - A FORGET comes once, with its count. It is lost, and its node is known for
 //     too long, when the process dies within raw.Forget, or where requests have
 //     to be sent again because the slots were missing or damaged.

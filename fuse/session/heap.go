@@ -7,7 +7,7 @@ import "sync"
 
 // classes are the sizes of heap buffers: an attribute, a name or a link target
 // (PATH_MAX and headers), a middle read, the largest read.
-var classes = [...]int{1 << 10, 8 << 10, 72 << 10, MaxWrite + 8<<10}
+var classes = [...]int{1 << 10, 8 << 10, middleAnswer, MaxWrite + 8<<10}
 
 // heap is a set of reusable buffers on the heap, by class.
 type heap [len(classes)]sync.Pool

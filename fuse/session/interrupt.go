@@ -18,6 +18,9 @@ type Interrupter interface {
 type flight struct {
 	interrupts []slot
 	over       bool
+	// wake tells one that waits for room for a large answer; of one, nil for
+	// others.
+	wake chan struct{}
 }
 
 // interrupt takes over an INTERRUPT in a slot.
@@ -33,6 +36,10 @@ func (s *Session) interrupt(sl slot) {
 	}
 	if f != nil {
 		f.interrupts = append(f.interrupts, sl)
+		select {
+		case f.wake <- struct{}{}:
+		default:
+		}
 	}
 	s.mu.Unlock()
 	if f == nil {

@@ -124,7 +124,7 @@ func (s *Session) forget(sl slot, n int) {
 	in := slices.Clone(sl.request(n))
 	sl.setLength(0)
 	s.at("forget", native.Uint32(in[opcodeAt:]))
-	s.serve(in, false)
+	s.serve(in, false, nil)
 }
 
 // at is where a test may kill.

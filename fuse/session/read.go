@@ -161,6 +161,9 @@ func (s *Session) start(sl slot, n int, group *sync.WaitGroup) {
 		unique |= uniqueAgain
 	}
 	f := &flight{}
+	if answerSize(op, sl.request(n)) > middleAnswer {
+		f.wake = make(chan struct{}, 1)
+	}
 	s.mu.Lock()
 	s.mu.inflight[unique] = f
 	s.mu.Unlock()
@@ -174,7 +177,7 @@ func (s *Session) start(sl slot, n int, group *sync.WaitGroup) {
 			}
 		}
 		s.at("handle", op)
-		answered := s.serve(sl.request(n), group != nil)
+		answered := s.serve(sl.request(n), group != nil, f)
 		s.at("answered", op)
 		done := s.slots.give
 		if !answered {

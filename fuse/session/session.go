@@ -78,6 +78,7 @@ type Session struct {
 
 	spare    slot          // the reader's: what it reads into
 	share    chan struct{} // one token for each large buffer that handlers hold
+	answers  chan struct{} // one token for each large answer that they make
 	heap     *heap
 	handlers sync.WaitGroup
 	running  chan struct{} // closed when Run has returned
@@ -139,6 +140,7 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 		s.ownPool = true
 	}
 	s.share = make(chan struct{}, max(1, cap(s.slots.room)/2))
+	s.answers = make(chan struct{}, max(1, cap(s.slots.answers)/2))
 	s.stopped = make(chan struct{})
 	s.gate = make(chan struct{})
 	s.void = make(chan struct{})

@@ -30,6 +30,11 @@ const (
 	// writers who wait. A session may have half. Beside these there is one large
 	// slot for each reader at work.
 	DefaultLarge = 2 * MaxBackground
+
+	// DefaultAnswers is how many large answers may be in the making: a READ holds
+	// its megabyte while it waits for the network, and the kernel sends as many as
+	// there are readers. A session may have half.
+	DefaultAnswers = 96
 )
 
 // idleSlots keep their memory when nobody uses them: about 7 MiB.
@@ -40,6 +45,9 @@ type SlotOptions struct {
 	// Large is how many large writes may be in handlers at a time; 0 means
 	// DefaultLarge, which is also the most.
 	Large int
+	// Answers is how many large answers may be in the making at a time; 0 means
+	// DefaultAnswers.
+	Answers int
 }
 
 // Slots is a pool of request slots, to be shared by all sessions of a process. It
@@ -52,6 +60,8 @@ type Slots struct {
 	geo   geometry
 	room  chan struct{} // one token for each large write in a handler
 	free  chan struct{} // one token for each large slot that nobody has
+	// answers has one token for each large answer in the making.
+	answers chan struct{}
 
 	mu struct {
 		sync.Mutex
@@ -104,6 +114,10 @@ func OpenSlots(fd int, opts SlotOptions) (*Slots, error) {
 		limit = DefaultLarge
 	}
 	p := &Slots{id: id, mem: mem, geo: geo, room: make(chan struct{}, limit), free: make(chan struct{}, geo[large].count)}
+	p.answers = make(chan struct{}, DefaultAnswers)
+	if opts.Answers > 0 {
+		p.answers = make(chan struct{}, opts.Answers)
+	}
 	p.mu.left = make(map[uint64][]int)
 	if err := p.scan(fd); err != nil {
 		_ = unix.Munmap(mem)
