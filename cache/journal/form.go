@@ -91,7 +91,7 @@ func (f form) head() int {
 
 // seal fills the head of the record b, whose payload is in its place and has sum,
 // and which is to stand at the offset at.
-func (f form) seal(b []byte, at int64, sum uint32) {
+func (f form) seal(room *sumRoom, b []byte, at int64, sum uint32) {
 	payload := b[f.head():]
 	binary.LittleEndian.PutUint32(b, uint32(len(payload)))
 	if f.version == 1 {
@@ -99,11 +99,14 @@ func (f form) seal(b []byte, at int64, sum uint32) {
 		return
 	}
 	binary.LittleEndian.PutUint32(b[4:], sum)
-	binary.LittleEndian.PutUint32(b[8:], f.headSum(b, at))
+	binary.LittleEndian.PutUint32(b[8:], f.headSum(room, b, at))
 }
 
-func (f form) headSum(head []byte, at int64) uint32 {
-	var b [16]byte
+// sumRoom is memory for what a head's sum is over: hash/crc32 would have it
+// allocated for each.
+type sumRoom [16]byte
+
+func (f form) headSum(b *sumRoom, head []byte, at int64) uint32 {
 	copy(b[:8], head)
 	binary.LittleEndian.PutUint64(b[8:], uint64(at))
 	return crc32.Update(f.seed, table, b[:])
@@ -115,12 +118,12 @@ func sum1(length, payload []byte) uint32 {
 
 // length of the payload whose head is at the offset at. Of version 1 it may be
 // chance.
-func (f form) length(head []byte, at int64) (int, bool) {
+func (f form) length(room *sumRoom, head []byte, at int64) (int, bool) {
 	n := binary.LittleEndian.Uint32(head)
 	if n == 0 || n > maxBytes {
 		return 0, false
 	}
-	return int(n), f.version == 1 || binary.LittleEndian.Uint32(head[8:]) == f.headSum(head, at)
+	return int(n), f.version == 1 || binary.LittleEndian.Uint32(head[8:]) == f.headSum(room, head, at)
 }
 
 // intact says whether payload is what the head was made for.

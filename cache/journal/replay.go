@@ -18,6 +18,7 @@ type scanner struct {
 	buf  []byte // of the file, from the offset from
 	from int64
 	room []byte // that buf lies in
+	sum  sumRoom
 }
 
 func newScanner(f io.ReaderAt, form form, at, to int64) *scanner {
@@ -62,7 +63,7 @@ func (s *scanner) each(f func(payload []byte) error) (end, damaged int64, err er
 		if len(b) < head {
 			break
 		}
-		n, ok := s.form.length(b, s.at)
+		n, ok := s.form.length(&s.sum, b, s.at)
 		if ok && s.at+int64(head+n) > s.to {
 			if s.form.version > 1 {
 				break // torn: nothing can stand behind it

@@ -35,6 +35,7 @@ type tape struct {
 	// allocated is how far the disk has room for certain. endless: it cannot say.
 	allocated int64
 	endless   bool
+	sum       sumRoom
 }
 
 // newTape begins a file.
@@ -82,7 +83,7 @@ func (t *tape) put(b []byte, sum uint32, spare int64) error {
 	if err := t.room(len(b), spare); err != nil {
 		return err
 	}
-	t.form.seal(b, t.size, sum)
+	t.form.seal(&t.sum, b, t.size, sum)
 	if _, err := t.file.WriteAt(b, t.size); err != nil {
 		// A replay must not find it: it was refused. Where the disk refuses this
 		// too, the next record goes over it, or its sums tell.
@@ -107,7 +108,7 @@ func (b *batch) add(payload []byte) error {
 	}
 	at := len(b.buf)
 	b.buf = append(append(b.buf, make([]byte, headSize)...), payload...)
-	b.tape.form.seal(b.buf[at:], b.tape.size+int64(at), crc32.Checksum(payload, table))
+	b.tape.form.seal(&b.tape.sum, b.buf[at:], b.tape.size+int64(at), crc32.Checksum(payload, table))
 	if len(b.buf) < batchSize {
 		return nil
 	}
