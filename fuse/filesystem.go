@@ -116,7 +116,7 @@ func New(vol storage.Volume, o Options) *FS {
 	return &FS{
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
-		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(),
+		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(m),
 		crowded: make(chan *node, mergeQueue), calls: calls{open: make(map[uint64]*call)},
 		redos: newRedos(), holder: newHolder(o.Node),
 	}

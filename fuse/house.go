@@ -106,6 +106,9 @@ func (fs *FS) live(emit func([]byte) error) error {
 	if err := fs.table.live(put); err != nil {
 		return err
 	}
+	if err := fs.dirs.live(put); err != nil {
+		return err
+	}
 	for _, n := range fs.table.all() {
 		if err := fs.liveStage(n, put); err != nil {
 			return err

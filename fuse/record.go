@@ -71,6 +71,15 @@ const (
 	recMerged
 )
 
+// Those of open directories (cookie.go).
+const (
+	// recPage: handle id was given the cookies from a on, for names behind name; data
+	// is the last one, of b bytes, and the hashes of all.
+	recPage recordKind = iota + 33
+	// recRewound: the cookies of handle id are not used any more.
+	recRewound
+)
+
 // record is one of them; fields that a kind does not use are zero.
 type record struct {
 	kind   recordKind

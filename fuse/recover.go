@@ -96,6 +96,10 @@ func (r *replayed) apply(rec record) error {
 			delete(t.byID, rec.id)
 		}
 	case recIntent: // remembered above
+	case recPage:
+		return r.fs.dirs.inherit(rec)
+	case recRewound:
+		r.fs.dirs.forget(rec.id)
 	case recHolder:
 		r.fs.holder = rec.name
 	case recRedo:
@@ -219,6 +223,7 @@ func (r *replayed) finish() error {
 	t.root.links.lookups = 1
 	if fs.opts.Fresh {
 		fs.memo.forgetIntents()
+		fs.dirs.forgetAll()
 	}
 	for id, e := range r.kept {
 		switch n := t.byID[id]; {
