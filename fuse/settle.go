@@ -104,6 +104,11 @@ func (fs *FS) settleLink(ctx context.Context, r *redo) (outcome, error) {
 }
 
 func (fs *FS) settleRename(ctx context.Context, r *redo) (outcome, error) {
+	done, err := fs.tree.alone(ctx, r.From, r.To)
+	if err != nil {
+		return unsettled, err
+	}
+	defer done()
 	from, err := fs.peek(ctx, r.From)
 	if err != nil {
 		return unsettled, err

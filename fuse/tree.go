@@ -174,13 +174,13 @@ func (fs *FS) moving(ctx context.Context, places ...place) ([]storage.Path, func
 	return fs.hold(ctx, fs.tree.alone, places)
 }
 
-// hold begins when what the mounter before has left half done is settled: no path
-// is to be believed until then.
+// hold begins when what was left half done is settled: no path is to be believed
+// until then. A move that was given up while we waited for it is settled first, too.
 func (fs *FS) hold(ctx context.Context, take func(context.Context, ...storage.Path) (func(), error), places []place) ([]storage.Path, func(), error) {
-	if err := fs.settled(ctx); err != nil {
-		return nil, nil, err
-	}
 	for {
+		if err := fs.settled(ctx); err != nil {
+			return nil, nil, err
+		}
 		paths, err := fs.table.paths(places)
 		if err != nil {
 			return nil, nil, err
@@ -189,7 +189,7 @@ func (fs *FS) hold(ctx context.Context, take func(context.Context, ...storage.Pa
 		if err != nil {
 			return nil, nil, err
 		}
-		if fs.table.stand(places, paths) {
+		if fs.redos.waiting.Load() == 0 && fs.table.stand(places, paths) {
 			return paths, done, nil
 		}
 		done() // moved while we waited

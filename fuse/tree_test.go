@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -124,6 +125,8 @@ type slowMover struct {
 	stopAt  storage.Path
 	stopped chan struct{} // closed there
 	goOn    chan struct{}
+	// broken: it does not go on, and answers that the store is away.
+	broken bool
 }
 
 // Rename implements storage.Files.
@@ -140,8 +143,12 @@ func (m *slowMover) move(ctx context.Context, from, to storage.Path) error {
 		return err
 	}
 	if from == m.stopAt {
+		m.stopAt = ""
 		close(m.stopped)
 		<-m.goOn
+		if m.broken {
+			return storage.Errorf(storage.Unavailable, "the store died")
+		}
 	}
 	if _, err := m.Create(ctx, to, e, true); err != nil {
 		return err
@@ -274,4 +281,51 @@ func TestCommitWhileTheFolderMoves(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestMoveCutShort: the store dies midway in a move. Who waits for it, and who comes
+// then, goes on when the rest is moved.
+func TestMoveCutShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		vol := memory.NewBucket(1 << 30).Volume()
+		mover := &slowMover{Files: vol.Files, stopAt: "a/n2", stopped: make(chan struct{}), goOn: make(chan struct{}), broken: true}
+		vol.Files = mover
+		c := mount(t, vol)
+		a, st := c.mkdir(1, "a")
+		c.ok("mkdir", st)
+		var files []uint64
+		for i := range 4 {
+			id, st := c.create(a, fmt.Sprintf("n%d", i))
+			c.ok("create", st)
+			c.ok("write", c.write(id, []byte("written"), 0))
+			files = append(files, id)
+		}
+		moved, synced := make(chan gofuse.Status, 1), make(chan gofuse.Status, len(files))
+		go func() {
+			moved <- c.fs.Rename(nil, &gofuse.RenameIn{InHeader: header(1), Newdir: 1}, "a", "b")
+		}()
+		<-mover.stopped
+		for _, id := range files {
+			go func() { synced <- c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}) }()
+		}
+		synctest.Wait()
+		close(mover.goOn)
+		if st := <-moved; st.Ok() {
+			t.Error("the move that was cut short was answered as done")
+		}
+		for range files {
+			c.ok("fsync", <-synced)
+		}
+		if _, st := c.lookup(1, "a"); st != gofuse.ENOENT {
+			t.Errorf("the old name: %v", st)
+		}
+		if names, st := c.list(a); !st.Ok() || len(names) != len(files) {
+			t.Errorf("%v: %q", st, names)
+		}
+		for _, id := range files {
+			if got := c.read(id, 0, 100); string(got) != "written" {
+				t.Errorf("read %q", got)
+			}
+		}
+	})
 }
