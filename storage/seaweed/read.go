@@ -54,24 +54,13 @@ func (c *Client) fetch(ctx context.Context, id storage.ChunkID, off, n int64, ta
 		return err
 	}
 	return c.call(ctx, func(ctx context.Context, _ int) error {
-		urls, err := c.locations.get(ctx, volume)
-		if err != nil {
+		return c.ask(ctx, volume, func(url string) error {
+			err := c.get(ctx, "http://"+url+"/"+string(id), off, n, take)
+			if storage.Is(err, storage.NotFound) {
+				err = c.get(ctx, "http://"+url+"/"+string(id)+"?readDeleted=true", off, n, take)
+			}
 			return err
-		}
-		var last error
-		for _, query := range []string{"", "?readDeleted=true"} {
-			for _, url := range urls {
-				last = c.get(ctx, "http://"+url+"/"+string(id)+query, off, n, take)
-				if last == nil || storage.IsContext(last) {
-					return last
-				}
-			}
-			if !storage.Is(last, storage.NotFound) {
-				break
-			}
-		}
-		c.locations.forget(volume)
-		return last
+		})
 	})
 }
 

@@ -48,6 +48,10 @@ func TestFilerAndVolumeServersKilled(t *testing.T) {
 			t.Fatalf("create %d: %v", i, err)
 		}
 		made[p] = data
+		// A volume whose server is away is waited for; its chunks are not gone.
+		if err := v.Chunks.Read(t.Context(), c, make([]byte, len(data)), 0); err != nil {
+			t.Fatalf("read %d: %v", i, err)
+		}
 	}
 	if len(killed) != 2 {
 		t.Fatalf("killed only %v", killed)
