@@ -13,7 +13,6 @@ func TestKillCluster(t *testing.T) {
 	in := startState(t)
 	v := in.create(t, volumeName(t))
 	l := newLoad(t, v, v.mount(t))
-	l.patient = true
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	wait := l.start(ctx, stop)

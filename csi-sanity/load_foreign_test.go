@@ -20,7 +20,8 @@ import (
 // foreignSeen is how long another's write may take until the mount shows it.
 const foreignSeen = 60 * time.Second
 
-// put writes an object. While the cluster is being killed it asks again.
+// put writes an object, and asks again for a while: the gateway and the filer are
+// killed by a test or die by themselves, and what S3 then answers is not ours.
 func (l *load) put(ctx context.Context, key string, data []byte) error {
 	ctx = context.WithoutCancel(ctx)
 	client := l.v.client()
@@ -29,10 +30,13 @@ func (l *load) put(ctx context.Context, key string, data []byte) error {
 		return err
 	}
 	return l.step(fmt.Sprintf("put %d bytes to %s", len(data), key), func() error {
-		if l.patient {
-			return poll(ctx, foreignSeen, once)
-		}
-		return once()
+		return poll(ctx, foreignSeen, func() error {
+			err := once()
+			if err != nil {
+				l.note("put %s: %v", key, err)
+			}
+			return err
+		})
 	})
 }
 

@@ -31,12 +31,10 @@ import (
 const stallLimit = 2 * time.Minute
 
 type load struct {
-	t    *testing.T
-	v    *volume
-	dir  string
-	seed uint64
-	// patient: the cluster is being killed, so S3's answers are asked for again.
-	patient bool
+	t       *testing.T
+	v       *volume
+	dir     string
+	seed    uint64
 	started time.Time
 	done    atomic.Int64
 	// hang is called when a step does not return.
@@ -93,12 +91,6 @@ func (l *load) kinds() []kind {
 	}
 }
 
-// awaited are kinds that the file system is not right for yet, each with what it
-// waits for. HOLDFAST_LOAD runs them all the same.
-var awaited = map[string]string{
-	"moved folders": "a move that is cut short is not finished before others work below the folder (without kills it is right)",
-}
-
 // start runs every kind until ctx ends. The first failure calls stop. The function
 // that it returns waits for all of them.
 func (l *load) start(ctx context.Context, stop func()) (wait func()) {
@@ -106,10 +98,6 @@ func (l *load) start(ctx context.Context, stop func()) (wait func()) {
 	only := strings.Split(os.Getenv("HOLDFAST_LOAD"), ",") // some of them, to look for what one does
 	for i, k := range l.kinds() {
 		if only[0] != "" && !slices.Contains(only, k.name) {
-			continue
-		}
-		if only[0] == "" && awaited[k.name] != "" {
-			l.t.Logf("without %q: %s", k.name, awaited[k.name])
 			continue
 		}
 		running.Go(func() {
