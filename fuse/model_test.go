@@ -78,10 +78,7 @@ func (c *caller) write(node uint64, data []byte, off int64) gofuse.Status {
 
 func (c *caller) read(node uint64, off, n int64) []byte {
 	c.t.Helper()
-	buf := make([]byte, n)
-	for i := range buf {
-		buf[i] = 0xaa // what a reader must overwrite
-	}
+	buf := bytes.Repeat([]byte{0xaa}, int(n)) // what a reader must overwrite
 	r, st := c.fs.Read(nil, &gofuse.ReadIn{InHeader: header(node), Offset: uint64(off), Size: uint32(n)}, buf)
 	if !st.Ok() {
 		c.t.Fatalf("read: %v", st)

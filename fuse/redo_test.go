@@ -14,7 +14,7 @@ import (
 // TestRedo kills the mounter at each call of each change of names: a part of the
 // combinations, drawn by a seed, or all with HOLDFAST_REDO=all.
 func TestRedo(t *testing.T) {
-	o := redotest.Options{Sample: 300, Seed: rand.Uint64(), Open: func(*testing.T) (a, b storage.Volume, chunks func() int) {
+	o := redotest.Options{Sample: 200, Seed: rand.Uint64(), Open: func(*testing.T) (a, b storage.Volume, chunks func() int) {
 		bucket := memory.NewBucket(1 << 30)
 		return bucket.Volume(), bucket.Volume(), bucket.ChunkCount
 	}}
