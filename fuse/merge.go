@@ -42,6 +42,8 @@ const (
 type merging struct {
 	Merge storage.Merge
 	Made  storage.Chunk
+	// doubt: an update that names Made may have been carried out.
+	doubt bool
 }
 
 // committed counts a commit of n, and has it merged if it is crowded.
@@ -112,7 +114,7 @@ func (fs *FS) mergeRun(ctx context.Context, n *node, e storage.Entry, m storage.
 	if err != nil {
 		return err
 	}
-	g := &merging{m, m.Place(c)}
+	g := &merging{Merge: m, Made: m.Place(c)}
 	if err := fs.noteMerge(n, g); err != nil {
 		return fs.vol.Chunks.Delete(context.WithoutCancel(ctx), []storage.ChunkID{c.ID})
 	}
@@ -140,7 +142,10 @@ func (fs *FS) settleMerge(ctx context.Context, n *node) error {
 			return fs.noteMerge(n, nil)
 		}
 		merged, ok := g.Merge.Merged(now.Chunks, g.Made)
-		if orphan, _ := fs.table.state(n); orphan || !ok || !now.Native {
+		if orphan, _ := fs.table.state(n); orphan {
+			return fs.abandonMerge(ctx, n, g)
+		}
+		if !ok || !now.Native {
 			return fs.freeMerge(ctx, n, g)
 		}
 		next := now.Clone()
@@ -157,16 +162,33 @@ func (fs *FS) settleMerge(ctx context.Context, n *node) error {
 		case storage.Is(err, storage.Changed):
 			err = fs.reread(ctx, n)
 		}
-		if storage.Is(err, storage.Stale) { // removed or replaced
-			return fs.freeMerge(ctx, n, g)
+		if storage.Is(err, storage.Stale) { // removed, replaced, or moved by somebody else
+			return fs.abandonMerge(ctx, n, g)
 		}
 		if err != nil {
+			n.mu.Lock()
+			g.doubt = true
+			n.mu.Unlock()
 			fs.leftovers.Store(true)
 			return err
 		}
 	}
 	fs.leftovers.Store(true)
 	return storage.Errorf(storage.Busy, "merge of node %d: others changed it %d times meanwhile", n.id, maxRetries)
+}
+
+// abandonMerge gives a merged chunk up when its file is not where it was. When an
+// update may have been carried out, the file may show the chunk, wherever somebody
+// has moved it: it stays, in use or not.
+func (fs *FS) abandonMerge(ctx context.Context, n *node, g *merging) error {
+	n.mu.RLock()
+	doubt := g.doubt
+	n.mu.RUnlock()
+	if !doubt {
+		return fs.freeMerge(ctx, n, g)
+	}
+	fs.log.Warn("a merged chunk stays, since its file is not found", "op", "merge", "node", n.id)
+	return fs.noteMerge(n, nil)
 }
 
 // freeMerge gives a merged chunk up that no entry can name any more.
@@ -192,7 +214,7 @@ func (fs *FS) sweepMerges(ctx context.Context) bool {
 			err = fs.load(ctx, n)
 		}
 		if storage.Is(err, storage.Stale) {
-			err = fs.freeMerge(ctx, n, g)
+			err = fs.abandonMerge(ctx, n, g)
 		} else if err == nil {
 			err = fs.settleMerge(ctx, n)
 		}
@@ -250,6 +272,7 @@ func (r *replayed) applyMerge(rec record) error {
 	if err := json.Unmarshal(rec.data, g); err != nil {
 		return storage.Errorf(storage.Corrupt, "the note of a merging: %w", err)
 	}
+	g.doubt = true
 	r.node(rec.id).mu.merging = g
 	return nil
 }

@@ -204,6 +204,13 @@ func TestMergeCutShort(t *testing.T) {
 			}
 			return err
 		},
+		"moved": func(v storage.Volume) error {
+			f, err := v.Files.Lookup(t.Context(), "f")
+			if err != nil {
+				return err
+			}
+			return v.Files.Rename(t.Context(), "f", "g", f, nil, nil)
+		},
 		"replaced": func(v storage.Volume) error {
 			g, err := v.Files.Create(t.Context(), "g", storage.Entry{Mode: 0o644, Native: true, Inode: newInode()}, false)
 			if err != nil {
@@ -248,15 +255,23 @@ func TestMergeCutShort(t *testing.T) {
 							t.Error("a late update of the dead mounter was carried out")
 						}
 					}
-					e, err := bucket.Volume().Files.Lookup(t.Context(), "f")
+					at := "f"
+					if name == "moved" {
+						at = "g"
+					}
+					e, err := bucket.Volume().Files.Lookup(t.Context(), storage.Path(at))
 					if err != nil {
 						t.Fatal(err)
 					}
-					if n := bucket.ChunkCount(); n != len(e.Chunks) {
-						t.Errorf("%d chunks are kept, %d are used", n, len(e.Chunks))
+					used := len(e.Chunks)
+					if (name == "replaced" || name == "moved") && !carriedOut {
+						used++ // it may be in use where somebody has moved the file
+					}
+					if n := bucket.ChunkCount(); n != used {
+						t.Errorf("%d chunks are kept, %d are to be", n, used)
 					}
 					other := mount(t, bucket.Volume())
-					id, st = other.lookup(1, "f")
+					id, st = other.lookup(1, at)
 					other.ok("lookup", st)
 					if name == "truncated and grown" {
 						clear(want[1234:])
