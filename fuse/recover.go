@@ -320,10 +320,14 @@ func (n *node) removed(err error) error {
 // noteKept writes down what the open handles of a file that loses its last name
 // still need.
 func (fs *FS) noteKept(n *node) error {
-	r, err := keptRecord(n.id, n.stored())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	e := n.mu.entry
+	r, err := keptRecord(n.id, e)
 	if err != nil {
 		return err
 	}
+	n.mu.perhaps = &e // a compaction meanwhile notes it again
 	return fs.memo.write(r)
 }
 

@@ -113,7 +113,7 @@ func (fs *FS) orphaned(n *node, e storage.Entry) (orphan *storage.Orphan, held b
 // that its content is held.
 func (n *node) lose(kept bool) {
 	n.mu.Lock()
-	n.mu.kept = kept
+	n.mu.kept, n.mu.perhaps = kept, nil
 	n.mu.entry.Links = max(n.mu.entry.Links-1, 0)
 	if kept {
 		n.mu.entry.LinkID = ""

@@ -3,6 +3,7 @@ package fuse
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -299,6 +300,53 @@ func unlinkCutShort(t *testing.T, deaths int) {
 	if err := c.fs.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestUnlinkCutShortByCompaction: the journal is compacted while an open file is
+// being unlinked, and the mounter dies then: the handle goes on.
+func TestUnlinkCutShortByCompaction(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	v := bucket.Volume()
+	store := &compacting{Files: v.Files}
+	v.Files = store
+	c := begin(t, v)
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(id, []byte("still here"), 0))
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+	store.compact = c.fs.compact
+	h := header(1)
+	h.Unique = 70
+	if st := c.fs.Unlink(nil, &h, "f"); st != gofuse.EIO {
+		t.Fatalf("unlink without an answer: %v", st)
+	}
+	c = c.crash(false)
+	again := again(header(1), 70)
+	c.ok("unlink, replayed", c.fs.Unlink(nil, &again, "f"))
+	if got := c.read(id, 0, 100); string(got) != "still here" {
+		t.Errorf("read %q", got)
+	}
+	c.ok("close", c.close(id))
+	if n := bucket.ChunkCount(); n != 0 {
+		t.Errorf("%d chunks stay", n)
+	}
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// compacting is a store that has the journal compacted while it removes a name,
+// and gives no answer.
+type compacting struct {
+	storage.Files
+	compact func() error
+}
+
+func (s *compacting) Remove(ctx context.Context, p storage.Path, e storage.Entry, o *storage.Orphan) error {
+	if err := s.Files.Remove(ctx, p, e, o); err != nil {
+		return err
+	}
+	return errors.Join(storage.Errorf(storage.Unavailable, "no answer"), s.compact())
 }
 
 // TestHalfMovedFolder: the store died while it moved a directory, child by child,
