@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -61,6 +63,8 @@ type Options struct {
 	// alone. Nothing that was acknowledged is given up with it. 0 means
 	// DefaultDeadline.
 	Deadline time.Duration
+	// Uploads bounds what is on its way to the store; a bound of its own when nil.
+	Uploads *Uploads
 	// Logger takes failed operations; nothing when nil.
 	Logger *slog.Logger
 }
@@ -90,10 +94,13 @@ type FS struct {
 	// crowded files wait to be merged.
 	crowded chan *node
 	calls   calls
+	writer  writer
 
 	notifier atomic.Pointer[Notifier]
-	stop     context.CancelFunc
-	running  sync.WaitGroup
+	// life ends with Close: nothing begins in the background from then on.
+	life    context.Context
+	stop    context.CancelFunc
+	running sync.WaitGroup
 }
 
 var _ gofuse.RawFileSystem = (*FS)(nil)
@@ -112,14 +119,19 @@ func New(vol storage.Volume, o Options) *FS {
 	if o.Deadline <= 0 {
 		o.Deadline = DefaultDeadline
 	}
+	if o.Uploads == nil {
+		o.Uploads = NewUploads(0)
+	}
 	m := newMemo(o.Logger)
-	return &FS{
+	fs := &FS{
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
 		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(m),
 		crowded: make(chan *node, mergeQueue), calls: calls{open: make(map[uint64]*call)},
 		redos: newRedos(), holder: newHolder(o.Node),
 	}
+	fs.writer.id = mathrand.Uint64()
+	return fs
 }
 
 // Start begins to follow the changes that others make and passes them to the
@@ -127,7 +139,7 @@ func New(vol storage.Volume, o Options) *FS {
 func (fs *FS) Start(n Notifier) {
 	fs.notifier.Store(&n)
 	ctx, stop := context.WithCancel(context.Background())
-	fs.stop = stop
+	fs.life, fs.stop = ctx, stop
 	fs.running.Go(func() { fs.watch(ctx) })
 	fs.running.Go(func() { fs.keepHouse(ctx) })
 	fs.running.Go(func() { fs.mergeFiles(ctx) })
@@ -150,9 +162,13 @@ func (fs *FS) Close(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			fs.log.Error("content was lost: the file was removed or replaced by somebody else", "op", "close", "node", n.id, "err", err)
+			err = fs.aside(ctx, n, err)
+		} else {
+			n.discard(ctx, fs)
 		}
-		n.discard(fs)
+		if err != nil {
+			failed = errors.Join(failed, err)
+		}
 	}
 	if failed == nil && fs.memo.journal != nil {
 		failed = fs.memo.journal.Close()
@@ -162,7 +178,7 @@ func (fs *FS) Close(ctx context.Context) error {
 }
 
 // Retire removes the volume's folder on the node, after a Close that left
-// nothing. Files that it does not know stay, and the folder with them.
+// nothing. What is kept aside stays, and the folder with it: kind InUse says so.
 func (fs *FS) Retire() error {
 	if fs.opts.Dir == "" {
 		return nil
@@ -172,6 +188,13 @@ func (fs *FS) Retire() error {
 	}
 	if err := journal.Remove(fs.opts.Dir); err != nil {
 		return err
+	}
+	kept, err := fs.hasLeftovers()
+	if err != nil {
+		return err
+	}
+	if kept {
+		return storage.Errorf(storage.InUse, "%s: what could not be committed is kept there", filepath.Join(fs.opts.Dir, leftoversDir))
 	}
 	return os.Remove(fs.opts.Dir)
 }

@@ -29,10 +29,10 @@ func (n *node) filled() (spans []span, size int64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	e, base := n.mu.entry, n.mu.entry.Size
-	size = e.Size
+	size = n.sizeLocked()
 	var staged []span
 	if s := n.mu.stage; s != nil {
-		base, size, staged = s.base, s.size, s.dirty
+		base, staged = s.base, s.written()
 	}
 	add := func(d span) {
 		switch last := len(spans) - 1; {
@@ -71,11 +71,10 @@ func (n *node) held() int64 {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	e := n.mu.entry
-	sum, size, base := int64(len(e.Inline)), e.Size, e.Size
-	s := n.mu.stage
-	if s != nil {
-		size, base = s.size, s.base
-		for _, d := range s.dirty {
+	sum, size, base := int64(len(e.Inline)), n.sizeLocked(), e.Size
+	if s := n.mu.stage; s != nil {
+		base = s.base
+		for _, d := range s.written() {
 			sum += d.to - d.from
 		}
 	}
@@ -149,8 +148,8 @@ func (fs *FS) writeZeros(n *node, from, to int64) error {
 		n.settleLocked()
 		return err
 	}
-	now := time.Now()
-	n.mu.pending.add(patch{Mtime: &now, Ctime: &now})
+	n.wroteLocked(span{from, to})
+	n.touchLocked()
 	return nil
 }
 

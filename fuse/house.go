@@ -3,6 +3,7 @@ package fuse
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -76,8 +77,9 @@ func (fs *FS) sweep(ctx context.Context) bool {
 				err = fs.commit(ctx, n)
 			}
 			if storage.Is(err, storage.Stale) {
-				fs.log.Error("content was lost: the file was removed or replaced by somebody else", "op", "recover", "node", n.id, "err", err)
-				n.discard(fs)
+				if err := fs.aside(ctx, n, err); err != nil {
+					fs.log.Warn("what cannot be committed waits to be kept aside", "op", "recover", "node", n.id, "err", err)
+				}
 			}
 			done = done && !n.dirty()
 			fs.table.drop(n)
@@ -95,6 +97,9 @@ func (fs *FS) compact() error {
 func (fs *FS) live(emit func([]byte) error) error {
 	put := func(r record) error { return emit(r.bytes()) }
 	if err := put(record{kind: recHolder, name: fs.holder}); err != nil {
+		return err
+	}
+	if err := put(record{kind: recWriter, a: fs.writer.id, b: fs.writer.last.Load()}); err != nil {
 		return err
 	}
 	if err := fs.memo.live(put); err != nil {
@@ -157,8 +162,13 @@ func (fs *FS) liveStage(n *node, put func(record) error) error {
 			return err
 		}
 	}
-	if s := n.mu.stage; s != nil {
-		if err := put(record{kind: recStage, id: n.id, a: uint64(s.base), b: uint64(s.size)}); err != nil {
+	s := n.mu.stage
+	if s != nil {
+		data, err := json.Marshal(s.spare)
+		if err != nil {
+			return err
+		}
+		if err := put(record{kind: recStage, id: n.id, a: uint64(s.base), b: uint64(s.size), data: data}); err != nil {
 			return err
 		}
 		if s.file != nil {
@@ -166,22 +176,50 @@ func (fs *FS) liveStage(n *node, put func(record) error) error {
 				return err
 			}
 		}
-		for _, d := range s.dirty {
-			r := record{kind: recSpan, id: n.id, a: uint64(d.from), b: uint64(d.to - d.from)}
-			if s.file == nil {
-				r = record{kind: recWrite, id: n.id, a: uint64(d.from), data: s.memory[d.from:d.to]}
-			}
-			if err := put(r); err != nil {
+		for _, c := range s.laid {
+			if err := put(laidRecord(n.id, c)); err != nil {
 				return err
 			}
 		}
+		// What was written since a commit whose answer is not known may be uploaded;
+		// if that one was carried out, it is committed from here.
+		spans := slices.Clone(s.dirty)
+		for _, x := range n.mu.sent {
+			for _, d := range x.since.dirty {
+				spans = addSpan(spans, d)
+			}
+		}
+		if err := liveSpans(n.id, s, spans, put); err != nil {
+			return err
+		}
 	}
-	if n.mu.pending.empty() {
-		return nil
+	if !n.mu.pending.empty() {
+		data, err := json.Marshal(n.mu.pending)
+		if err != nil {
+			return err
+		}
+		if err := put(record{kind: recPatch, id: n.id, data: data}); err != nil {
+			return err
+		}
 	}
-	data, err := json.Marshal(n.mu.pending)
-	if err != nil {
-		return err
+	for _, x := range n.mu.sent {
+		if err := put(commitRecord(n.id, x)); err != nil {
+			return err
+		}
 	}
-	return put(record{kind: recPatch, id: n.id, data: data})
+	return nil
+}
+
+// liveSpans emits ranges of a stage, with their bytes when no file has them.
+func liveSpans(id uint64, s *stage, spans []span, put func(record) error) error {
+	for _, d := range spans {
+		r := record{kind: recSpan, id: id, a: uint64(d.from), b: uint64(d.to - d.from)}
+		if s.file == nil {
+			r = record{kind: recWrite, id: id, a: uint64(d.from), data: s.memory[d.from:d.to]}
+		}
+		if err := put(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }

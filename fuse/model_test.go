@@ -266,7 +266,7 @@ func TestReplacedWhileDirty(t *testing.T) {
 	if got := b.read(id, 0, 100); string(got) != "theirs" {
 		t.Errorf("the other file reads %q", got)
 	}
-	a.fs.table.get(mine).discard(a.fs)
+	a.fs.table.get(mine).discard(t.Context(), a.fs)
 	a.fs.Release(nil, &gofuse.ReleaseIn{InHeader: header(mine)})
 }
 

@@ -28,6 +28,8 @@ type node struct {
 		children int
 		// orphan: the last name is gone, by us or by others.
 		orphan bool
+		// was is the path before that.
+		was storage.Path
 	}
 
 	// loaded is set once the entry was learnt in this process: a mounter that
@@ -50,6 +52,8 @@ type node struct {
 		pending patch
 		// merging is a chunk on its way into the entry; nil when there is none.
 		merging *merging
+		// sent are commits whose answer is not known (once.go).
+		sent []*sent
 		// kept: the last name was removed while handles were open, and the content
 		// was left for them.
 		kept bool
@@ -111,10 +115,16 @@ func (n *node) shown() storage.Entry {
 	defer n.mu.RUnlock()
 	e := n.mu.entry
 	n.mu.pending.apply(&e)
-	if n.mu.stage != nil {
-		e.Size = n.mu.stage.size
-	}
+	e.Size = n.sizeLocked()
 	return e
+}
+
+// sizeLocked is the size that applications see.
+func (n *node) sizeLocked() int64 {
+	if s := n.mu.stage; s != nil {
+		return s.length(n.mu.entry.Size)
+	}
+	return n.mu.entry.Size
 }
 
 // dirty reports whether something waits for a commit.
@@ -132,14 +142,22 @@ func (n *node) fresh(ttl time.Duration) bool {
 	return n.mu.stage != nil || !n.mu.pending.empty() || time.Since(n.mu.known) < ttl
 }
 
-// discard forgets what is not committed.
-func (n *node) discard(fs *FS) {
+// discard forgets what is not committed, and frees what was uploaded of it.
+func (n *node) discard(ctx context.Context, fs *FS) {
 	n.mu.Lock()
 	s := n.mu.stage
-	n.mu.stage, n.mu.pending = nil, patch{}
+	sent := n.mu.sent
+	n.mu.stage, n.mu.pending, n.mu.sent = nil, patch{}, nil
 	fs.memo.note(record{kind: recClean, id: n.id})
-	n.mu.Unlock()
 	if s != nil {
-		s.close(fs)
+		s.voidLocked(span{0, uncut})
+	}
+	n.mu.Unlock()
+	if s == nil {
+		return
+	}
+	s.close(fs)
+	if len(sent) == 0 { // else somebody may show them
+		fs.freeChunks(ctx, n, append(ids(s.laid), s.spare...))
 	}
 }

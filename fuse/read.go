@@ -51,10 +51,11 @@ func (fs *FS) readAt(ctx context.Context, n *node, b []byte, off int64) (int, er
 // matter to the chunks that were seen.
 func (fs *FS) readOnce(ctx context.Context, n *node, b []byte, off int64) (int, storage.Entry, error) {
 	n.mu.RLock()
-	e, size, base := n.mu.entry, n.mu.entry.Size, n.mu.entry.Size
+	e, size, base := n.mu.entry, n.sizeLocked(), n.mu.entry.Size
 	var staged []span
+	var laid []storage.Chunk
 	if s := n.mu.stage; s != nil {
-		size, base = s.size, s.base
+		base, laid = s.base, slices.Clone(s.laid)
 		for _, d := range s.dirty {
 			d.from, d.to = max(d.from, off), min(d.to, off+int64(len(b)))
 			if d.from >= d.to {
@@ -75,7 +76,7 @@ func (fs *FS) readOnce(ctx context.Context, n *node, b []byte, off int64) (int, 
 	at := off
 	for _, d := range append(staged, span{off + int64(len(b)), off + int64(len(b))}) {
 		if at < d.from {
-			if err := fs.readStored(ctx, n, e, base, b[at-off:d.from-off], at); err != nil {
+			if err := fs.readBelow(ctx, n, e, laid, base, b[at-off:d.from-off], at); err != nil {
 				return 0, e, err
 			}
 		}
@@ -110,14 +111,4 @@ func (fs *FS) readStored(ctx context.Context, n *node, e storage.Entry, base int
 	}
 	clear(b[at-off:])
 	return nil
-}
-
-// contentOf names a content: the ids of its chunks.
-func contentOf(e storage.Entry) []storage.ChunkID {
-	ids := make([]storage.ChunkID, 0, len(e.Chunks))
-	for _, c := range e.Chunks {
-		ids = append(ids, c.ID)
-	}
-	slices.Sort(ids)
-	return ids
 }

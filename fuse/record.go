@@ -27,7 +27,8 @@ const (
 	// recSeen: as recName, for a node that has become native.
 	recSeen
 	// recStage: something is written over the first a bytes of the content of node
-	// id; the file has b bytes.
+	// id; where that is less than all, the file has b bytes.
+	// data are the stage's chunks that nothing shows.
 	recStage
 	// recWrite: data at offset a.
 	recWrite
@@ -46,6 +47,18 @@ const (
 	recKept
 	// recIntent: request unique is about to make, move or remove inode a.
 	recIntent
+	// recWriter: the volume's commits on this node are made by writer a, and b is
+	// the number of the last one.
+	recWriter
+	// recCommit: commit a of node id is about to be sent; data are the chunks that
+	// were made for it alone.
+	recCommit
+	// recLanded: commit a was carried out, and what was written since waits.
+	recLanded
+	// recRefused: commit a was not carried out and never will be.
+	recRefused
+	// recLaid: data is a chunk in the store that holds a range of the stage.
+	recLaid
 )
 
 // Those of names.

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/holdfast-csi/holdfast/cache/journal"
 	"github.com/holdfast-csi/holdfast/storage"
@@ -24,7 +23,7 @@ func (fs *FS) Recover() error {
 	if fs.opts.Dir == "" {
 		return nil
 	}
-	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}}
+	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}, laid: map[storage.ChunkID]bool{}}
 	log, err := journal.Open(fs.opts.Dir, func(b []byte) error {
 		rec, err := parseRecord(b)
 		if err != nil {
@@ -50,6 +49,7 @@ type replayed struct {
 	fs      *FS
 	kept    map[uint64]storage.Entry
 	spilled map[uint64]bool
+	laid    map[storage.ChunkID]bool
 }
 
 // node returns the node of a record, made if need be.
@@ -110,6 +110,9 @@ func (r *replayed) apply(rec record) error {
 		delete(r.kept, rec.id)
 	case recMerge, recMerged:
 		return r.applyMerge(rec)
+	case recWriter:
+		r.fs.writer.id = rec.a
+		r.fs.writer.last.Store(max(r.fs.writer.last.Load(), rec.b))
 	case recKept:
 		var e storage.Entry
 		if err := json.Unmarshal(rec.data, &e); err != nil {
@@ -141,6 +144,7 @@ func (r *replayed) unname(at place) {
 	if n == nil {
 		return
 	}
+	r.fs.table.rememberLocked(n)
 	delete(r.fs.table.byName, at)
 	delete(n.links.names, at)
 	n.links.orphan = len(n.links.names) == 0
@@ -150,49 +154,75 @@ func (r *replayed) unname(at place) {
 func (r *replayed) applyStage(rec record) error {
 	n := r.node(rec.id)
 	s := n.mu.stage
-	if s == nil && (rec.kind == recWrite || rec.kind == recSpill || rec.kind == recSpan || rec.kind == recCut) {
+	if s == nil && (rec.kind == recWrite || rec.kind == recSpill || rec.kind == recSpan || rec.kind == recCut || rec.kind == recLaid) {
 		// Written while the journal was compacted, and committed before the
 		// compaction came to this node: recClean follows.
 		return nil
 	}
-	touch := func() {
-		now := time.Now()
-		n.mu.pending.add(patch{Mtime: &now, Ctime: &now})
+	wrote := func(d span) {
+		s.mark(d)
+		n.wroteLocked(d)
+		n.touchLocked()
 	}
 	switch rec.kind {
 	case recStage:
 		n.mu.stage = &stage{base: int64(rec.a), size: int64(rec.b)}
 		delete(r.spilled, rec.id)
+		if len(rec.data) > 0 {
+			if err := json.Unmarshal(rec.data, &n.mu.stage.spare); err != nil {
+				return storage.Errorf(storage.Corrupt, "unused chunks of a stage: %w", err)
+			}
+		}
 	case recWrite:
 		s.keep(r.fs, rec.data, int64(rec.a))
-		s.dirty = addSpan(s.dirty, span{int64(rec.a), int64(rec.a) + int64(len(rec.data))})
-		s.size = max(s.size, int64(rec.a)+int64(len(rec.data)))
-		touch()
+		wrote(span{int64(rec.a), int64(rec.a) + int64(len(rec.data))})
 	case recSpill:
 		r.fs.memory.Add(-int64(len(s.memory)))
 		s.memory = nil
 		r.spilled[rec.id] = true
 	case recSpan:
-		s.dirty = addSpan(s.dirty, span{int64(rec.a), int64(rec.a) + int64(rec.b)})
-		s.size = max(s.size, int64(rec.a)+int64(rec.b))
-		touch()
+		wrote(span{int64(rec.a), int64(rec.a) + int64(rec.b)})
 	case recCut:
 		s.truncate(int64(rec.a))
+		n.cutLocked(int64(rec.a))
 	case recPatch:
 		n.mu.pending = patch{}
 		if err := json.Unmarshal(rec.data, &n.mu.pending); err != nil {
 			return storage.Errorf(storage.Corrupt, "a patch of attributes: %w", err)
 		}
+		n.changedLocked(n.mu.pending)
 	case recClean:
 		if s != nil {
-			r.fs.memory.Add(-int64(len(s.memory)))
+			r.forget(n.id, s)
 		}
-		n.mu.stage, n.mu.pending = nil, patch{}
-		delete(r.spilled, rec.id)
+		n.mu.stage, n.mu.pending, n.mu.sent = nil, patch{}, nil
+	case recCommit, recLanded, recRefused:
+		return r.applySent(n, rec)
+	case recLaid:
+		return r.applyLaid(s, rec)
 	default:
 		return storage.Errorf(storage.Corrupt, "a record of unknown kind %d", rec.kind)
 	}
 	return nil
+}
+
+// forget: nothing of a stage waits any more.
+func (r *replayed) forget(id uint64, s *stage) {
+	r.fs.memory.Add(-int64(len(s.memory)))
+	delete(r.spilled, id)
+}
+
+// missing deals with a stage whose file is gone. It goes after its commit, and
+// the record of that could not be written when the disk was full: there is
+// nothing to bring. It reports false for a stage that was never sent.
+func (r *replayed) missing(id uint64) bool {
+	n := r.node(id)
+	if len(n.mu.sent) == 0 {
+		return false
+	}
+	n.mu.stage, n.mu.pending, n.mu.sent = nil, patch{}, nil
+	delete(r.spilled, id)
+	return true
 }
 
 // finish opens the stages' files, removes those that are committed, and settles
@@ -201,6 +231,9 @@ func (r *replayed) finish() error {
 	fs, t := r.fs, r.fs.table
 	for id := range r.spilled {
 		f, err := os.OpenFile(fs.stagePath(id), os.O_RDWR, 0o600)
+		if errors.Is(err, os.ErrNotExist) && r.missing(id) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("content that waits for its commit: %w", err)
 		}
@@ -293,7 +326,13 @@ func (fs *FS) loadFrom(ctx context.Context, n *node, p storage.Path) (current bo
 	if err != nil {
 		return true, err
 	}
-	return fs.table.hear(a, n, e), nil
+	if !fs.table.hear(a, n, e) {
+		return false, nil
+	}
+	if n.inDoubt() {
+		fs.judge(ctx, n, e, false)
+	}
+	return true, nil
 }
 
 // keep makes n a file without a name whose content is there for its handles.

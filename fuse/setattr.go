@@ -94,6 +94,7 @@ func (fs *FS) truncate(n *node, size int64) error {
 		return err
 	}
 	s.truncate(size)
+	n.cutLocked(size)
 	return nil
 }
 
@@ -111,6 +112,7 @@ func (fs *FS) await(n *node, change patch) error {
 		return err
 	}
 	n.mu.pending = next
+	n.changedLocked(change)
 	return nil
 }
 

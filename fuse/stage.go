@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sort"
 	"syscall"
+	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -15,13 +16,16 @@ import (
 // A stage holds what was written to a file and is not committed: the bytes, in
 // memory and in the journal while they are few, in a local file from then on,
 // and which ranges of the file they are. Nothing is acknowledged before it
-// stands in one of the two, so it outlives the mounter.
+// stands in one of the two, so it outlives the mounter. What was uploaded
+// already is there as chunks that no entry shows yet (content.go).
 
 const (
 	// stageInMemory is how large one stage may grow in memory.
 	stageInMemory = 256 << 10
 	// stagesInMemory bounds all stages of a volume in memory.
 	stagesInMemory = 32 << 20
+	// uncut is the base of a stage that no truncation has cut.
+	uncut = 1 << 62
 )
 
 // span is a half-open range of bytes of a file.
@@ -31,19 +35,41 @@ type stage struct {
 	// base is how much of the committed content is still seen: a truncation cuts
 	// it, growing again does not bring it back.
 	base int64
-	// size of the file.
+	// size of the file as far as the stage knows: where the last write ends, and
+	// after a truncation the whole truth.
 	size int64
-	// dirty ranges, by offset, not touching each other.
+	// dirty ranges, by offset, not touching each other: their bytes are here.
 	dirty []span
+	// laid are chunks in the store that no entry shows yet, the later over the
+	// earlier, below dirty and above the committed content.
+	laid []storage.Chunk
+	// spare are chunks of this stage that nothing shows any more.
+	spare []storage.ChunkID
 	// memory holds the bytes until file does.
 	memory []byte
 	file   *os.File
+
+	// head is where the last write ended; flights are uploads beside the writer
+	// (ahead.go), and failed is when the last one did.
+	head    int64
+	flights []*flight
+	failed  time.Time
+}
+
+// length of the file, whose committed content has stored bytes: others may have
+// made it longer meanwhile.
+func (s *stage) length(stored int64) int64 {
+	if s.base < uncut {
+		return s.size
+	}
+	return max(s.size, stored)
 }
 
 // write keeps data at off for node id. unique is the request's, when it must not
 // be carried out twice.
 func (s *stage) write(fs *FS, id, unique uint64, data []byte, off int64) error {
 	end := off + int64(len(data))
+	s.voidLocked(span{off, end})
 	if s.file == nil && (end > stageInMemory || fs.memory.Load() > stagesInMemory) {
 		if err := s.spill(fs, id); err != nil {
 			return err
@@ -62,9 +88,14 @@ func (s *stage) write(fs *FS, id, unique uint64, data []byte, off int64) error {
 		}
 		s.keep(fs, data, off)
 	}
-	s.dirty = addSpan(s.dirty, span{off, end})
-	s.size = max(s.size, end)
+	s.mark(span{off, end})
 	return nil
+}
+
+// mark makes a range dirty.
+func (s *stage) mark(d span) {
+	s.dirty = addSpan(s.dirty, d)
+	s.size = max(s.size, d.to)
 }
 
 // keep puts data into memory.
@@ -84,10 +115,10 @@ func (s *stage) spill(fs *FS, id uint64) error {
 		return localError(err)
 	}
 	if _, err := f.WriteAt(s.memory, 0); err != nil {
-		return errors.Join(localError(err), f.Close())
+		return errors.Join(localError(err), fs.dropFile(f))
 	}
 	if err := fs.memo.write(record{kind: recSpill, id: id}); err != nil {
-		return errors.Join(err, f.Close())
+		return errors.Join(err, fs.dropFile(f))
 	}
 	fs.memory.Add(-int64(len(s.memory)))
 	s.file, s.memory = f, nil
@@ -113,6 +144,15 @@ func (fs *FS) stageFile(id uint64) (*os.File, error) {
 	return f, os.Remove(f.Name())
 }
 
+// dropFile gives a stage's file up.
+func (fs *FS) dropFile(f *os.File) error {
+	_ = f.Close() // nothing to lose
+	if fs.opts.Dir == "" {
+		return nil
+	}
+	return os.Remove(f.Name())
+}
+
 // localError classifies an error of the node's own disk.
 func localError(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
@@ -133,24 +173,40 @@ func (s *stage) read(b []byte, off int64) error {
 
 // truncate sets the size.
 func (s *stage) truncate(size int64) {
+	s.voidLocked(span{size, uncut})
 	s.base = min(s.base, size)
 	s.size = size
-	for i, d := range s.dirty {
-		if d.to > size {
-			s.dirty[i].to = size
-			if d.from >= size {
-				s.dirty = s.dirty[:i]
-			} else {
-				s.dirty = s.dirty[:i+1]
-			}
-			break
+	s.dirty = cutSpans(s.dirty, span{size, uncut})
+	for _, c := range s.laid {
+		if c.Offset >= size {
+			s.spare = append(s.spare, c.ID)
 		}
 	}
+	s.laid = storage.Cut(s.laid, size)
 }
 
-// whole reports whether the stage holds every byte of the file.
-func (s *stage) whole() bool {
-	return s.size == 0 || len(s.dirty) == 1 && s.dirty[0] == span{0, s.size}
+// written are the ranges that the stage holds, by offset, not touching.
+func (s *stage) written() []span {
+	if len(s.laid) == 0 {
+		return s.dirty
+	}
+	all := slices.Clone(s.dirty)
+	for _, c := range s.laid {
+		all = addSpan(all, span{c.Offset, c.Offset + c.Size})
+	}
+	return all
+}
+
+// lay puts a chunk over what the stage had there.
+func (s *stage) lay(c storage.Chunk) {
+	s.laid = append(s.laid, c)
+	s.size = max(s.size, c.Offset+c.Size)
+	s.dirty = cutSpans(s.dirty, span{c.Offset, c.Offset + c.Size})
+}
+
+// empty reports whether the stage changes nothing.
+func (s *stage) empty() bool {
+	return len(s.dirty) == 0 && len(s.laid) == 0 && s.base == uncut && s.size == 0
 }
 
 // close frees the bytes. What they were is committed or given up, and noted.
@@ -160,12 +216,9 @@ func (s *stage) close(fs *FS) {
 	if s.file == nil {
 		return
 	}
-	if fs.opts.Dir != "" {
-		if err := os.Remove(s.file.Name()); err != nil {
-			fs.log.Warn("a committed stage stays on the disk", "op", "commit", "path", s.file.Name(), "err", err)
-		}
+	if err := fs.dropFile(s.file); err != nil {
+		fs.log.Warn("a committed stage stays on the disk", "op", "commit", "path", s.file.Name(), "err", err)
 	}
-	_ = s.file.Close() // nothing to lose
 	s.file = nil
 }
 
@@ -178,4 +231,21 @@ func addSpan(spans []span, add span) []span {
 		to++
 	}
 	return slices.Replace(spans, from, to, add)
+}
+
+// cutSpans takes a range away.
+func cutSpans(spans []span, cut span) []span {
+	from := sort.Search(len(spans), func(i int) bool { return spans[i].to > cut.from })
+	to := from
+	var put []span
+	for to < len(spans) && spans[to].from < cut.to {
+		if d := spans[to]; d.from < cut.from {
+			put = append(put, span{d.from, cut.from})
+		}
+		if d := spans[to]; d.to > cut.to {
+			put = append(put, span{cut.to, d.to})
+		}
+		to++
+	}
+	return slices.Replace(spans, from, to, put...)
 }

@@ -175,6 +175,7 @@ func (t *table) unbindLocked(at place) {
 	if n == nil {
 		return
 	}
+	t.rememberLocked(n)
 	delete(t.byName, at)
 	delete(n.links.names, at)
 	t.memo.note(record{kind: recUnname, parent: at.dir.id, name: at.name})
@@ -304,6 +305,20 @@ func (t *table) pathLocked(n *node) (storage.Path, error) {
 		return up.Join(at.name), nil
 	}
 	return "", storage.Errorf(storage.Stale, "node %d has no name any more", n.id)
+}
+
+// lastPath is where a node is, or was last: for messages.
+func (t *table) lastPath(n *node) storage.Path {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rememberLocked(n)
+	return n.links.was
+}
+
+func (t *table) rememberLocked(n *node) {
+	if p, err := t.pathLocked(n); err == nil {
+		n.links.was = p
+	}
 }
 
 // names returns the places of a node.

@@ -27,37 +27,64 @@ func (fs *FS) Write(_ <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32,
 		return 0, fs.status("write", n, err)
 	}
 	defer end()
+	near, err := fs.table.path(n)
+	if err != nil {
+		near = "" // without a name, by now: nothing is uploaded before it must
+	}
+	wait, err := fs.write(n, near, in, data)
+	if err != nil {
+		return 0, fs.status("write", n, err)
+	}
+	hold(ctx, wait)
+	return uint32(len(data)), gofuse.OK
+}
+
+// write puts data into the stage. It returns what the writer should wait for
+// before it goes on, if anything. The caller holds the turn.
+func (fs *FS) write(n *node, near storage.Path, in *gofuse.WriteIn, data []byte) (<-chan struct{}, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	unique := uint64(0)
 	if in.Flags&syscall.O_APPEND != 0 {
 		if _, done := fs.memo.before(in.Unique); done { // by the mounter before
-			return uint32(len(data)), gofuse.OK
+			return nil, nil
 		}
 		unique = in.Unique &^ replayBit
 	}
 	s, err := fs.stageLocked(n)
 	if err != nil {
-		return 0, fs.status("write", n, err)
+		return nil, err
 	}
 	off := int64(in.Offset)
 	if in.Flags&syscall.O_APPEND != 0 {
-		off = s.size
+		off = n.sizeLocked()
 	}
 	if err := s.write(fs, n.id, unique, data, off); err != nil {
 		n.settleLocked()
-		return 0, fs.status("write", n, err)
+		return nil, err
 	}
+	n.touchLocked()
+	d := span{off, off + int64(len(data))}
+	n.wroteLocked(d)
+	if near == "" {
+		return nil, nil
+	}
+	return fs.aheadLocked(n, s, near, d), nil
+}
+
+// touchLocked sets the times of a file that was written.
+func (n *node) touchLocked() {
 	now := time.Now()
-	n.mu.pending.add(patch{Mtime: &now, Ctime: &now})
-	return uint32(len(data)), gofuse.OK
+	touched := patch{Mtime: &now, Ctime: &now}
+	n.mu.pending.add(touched)
+	n.changedLocked(touched)
 }
 
 // stageLocked returns the stage of a node, begun if need be.
 func (fs *FS) stageLocked(n *node) (*stage, error) {
 	if n.mu.stage == nil {
-		s := &stage{base: n.mu.entry.Size, size: n.mu.entry.Size}
-		if err := fs.memo.write(record{kind: recStage, id: n.id, a: uint64(s.base), b: uint64(s.size)}); err != nil {
+		s := &stage{base: uncut}
+		if err := fs.memo.write(record{kind: recStage, id: n.id, a: uint64(s.base)}); err != nil {
 			return nil, err
 		}
 		n.mu.stage = s
@@ -68,7 +95,7 @@ func (fs *FS) stageLocked(n *node) (*stage, error) {
 // settleLocked drops a stage in which nothing stands, as after a first write
 // that failed.
 func (n *node) settleLocked() {
-	if s := n.mu.stage; s != nil && len(s.dirty) == 0 && s.file == nil && s.size == n.mu.entry.Size && s.base == s.size {
+	if s := n.mu.stage; s != nil && s.empty() && s.file == nil {
 		n.mu.stage = nil
 	}
 }
@@ -121,7 +148,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
 
 // free gives up a file whose last name and last handle are gone.
 func (fs *FS) free(ctx context.Context, n *node) {
-	n.discard(fs)
+	n.discard(ctx, fs)
 	if !n.takeFreed() {
 		return
 	}

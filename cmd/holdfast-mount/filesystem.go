@@ -30,7 +30,7 @@ type volumeConfig struct {
 // all volumes share, and the file system, which takes over what the mounter
 // before has left in its folder below volumesDir. It is to be started with the
 // session's notifier, and closed at the session's end.
-func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, volumesDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
+func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, uploads *fuse.Uploads, volumesDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
 	var c volumeConfig
 	if err := json.Unmarshal(g.Config, &c); err != nil {
 		return nil, storage.Errorf(storage.Invalid, "session %s: its configuration cannot be read: %w", g.ID, err)
@@ -48,6 +48,7 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		ReadOnly: c.ReadOnly || g.ReadOnly,
 		UID:      o.owner.UID,
 		GID:      o.owner.GID,
+		Uploads:  uploads,
 		Dir:      dir,
 		Fresh:    g.InitReply == nil,
 		Deadline: o.deadline,

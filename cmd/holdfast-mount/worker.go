@@ -106,8 +106,9 @@ func newWorker(stderr io.Writer) *cobra.Command {
 					log.Warn("the cache was not closed", "err", err)
 				}
 			}()
+			uploads := fuse.NewUploads(0)
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
-				return o.openFileSystem(cluster, chunks, volumes, log, g)
+				return o.openFileSystem(cluster, chunks, uploads, volumes, log, g)
 			}
 			return work(ctx, log, o.keeper, open)
 		},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -208,25 +209,30 @@ func extended(w *filerpb.Entry, e storage.Entry, changed bool) {
 	w.Extended = ext
 }
 
-// markerOf is the value of the marker: a version, then 16 bytes for each writer.
+// markerOf is the value of the marker: a version, then one word for each writer.
+// It is text, since the S3 gateway answers it as a header.
 func markerOf(commits []storage.Commit) []byte {
-	b := make([]byte, 1, 1+16*len(commits))
-	b[0] = '1'
+	b := []byte("1")
 	for _, c := range commits {
-		b = binary.LittleEndian.AppendUint64(b, c.Writer)
-		b = binary.LittleEndian.AppendUint64(b, c.Number)
+		b = fmt.Appendf(b, " %x-%x", c.Writer, c.Number)
 	}
 	return b
 }
 
 // commitsFromWire is the reverse.
 func commitsFromWire(mark []byte) []storage.Commit {
-	if len(mark) < 1 || mark[0] != '1' {
+	words := strings.Fields(string(mark))
+	if len(words) < 2 || words[0] != "1" {
 		return nil
 	}
-	var commits []storage.Commit
-	for b := mark[1:]; len(b) >= 16; b = b[16:] {
-		commits = append(commits, storage.Commit{Writer: binary.LittleEndian.Uint64(b), Number: binary.LittleEndian.Uint64(b[8:])})
+	commits := make([]storage.Commit, 0, len(words)-1)
+	for _, w := range words[1:] {
+		writer, number, _ := strings.Cut(w, "-")
+		x, errX := strconv.ParseUint(writer, 16, 64)
+		n, errN := strconv.ParseUint(number, 16, 64)
+		if errX == nil && errN == nil {
+			commits = append(commits, storage.Commit{Writer: x, Number: n})
+		}
 	}
 	return commits
 }

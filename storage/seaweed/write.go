@@ -113,10 +113,13 @@ func (c *Client) send(ctx context.Context, dir string, was, w *filerpb.Entry) (*
 			Condition: condition,
 		})
 		err = classify(ctx, err)
-		if attempt > 0 && storage.Is(err, storage.Changed) { // by our own unanswered attempt?
-			if r, lookErr := c.filer.LookupDirectoryEntry(ctx, &filerpb.LookupDirectoryEntryRequest{Directory: dir, Name: w.GetName()}); lookErr == nil && sameEntry(r.GetEntry(), w) {
-				stored = r.GetEntry()
-				return nil
+		if attempt > 0 && (storage.Is(err, storage.Changed) || storage.Is(err, storage.NotFound)) {
+			found, lookErr := c.unanswered(ctx, dir, was, w)
+			if lookErr == nil && found != nil {
+				stored = found
+			}
+			if lookErr != nil || found != nil {
+				return lookErr
 			}
 		}
 		// An update that changes nothing has no event.
@@ -125,6 +128,30 @@ func (c *Client) send(ctx context.Context, dir string, was, w *filerpb.Entry) (*
 	})
 	return stored, err
 }
+
+// unanswered finds out whether an earlier attempt to put w in the place of was,
+// which got no answer, was carried out: it returns what is there now if so, and
+// nil if not. Where the entry is gone nobody can tell: kind Other.
+func (c *Client) unanswered(ctx context.Context, dir string, was, w *filerpb.Entry) (*filerpb.Entry, error) {
+	r, err := c.filer.LookupDirectoryEntry(ctx, &filerpb.LookupDirectoryEntryRequest{Directory: dir, Name: w.GetName()})
+	if err != nil {
+		return nil, storage.Errorf(storage.Other, "an update that was not answered may have been carried out: %w", err)
+	}
+	found := r.GetEntry()
+	if sameEntry(found, w) {
+		return found, nil
+	}
+	// Others may have changed it since. The mark that came with it stays.
+	before, now := marksOf(was), marksOf(found)
+	for _, m := range marksOf(w) {
+		if !slices.Contains(before, m) && slices.Contains(now, m) {
+			return found, nil
+		}
+	}
+	return nil, nil
+}
+
+func marksOf(e *filerpb.Entry) []storage.Commit { return commitsFromWire(e.GetExtended()[marker]) }
 
 // asStored returns an entry as the filer holds it from now on: it fills in what
 // was left out, and a later condition compares with that. The event of a change

@@ -1,0 +1,121 @@
+package fuse
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// What was written and can never be committed, since somebody else removed or
+// replaced the file, is kept aside on the node: nothing that write(2) has
+// acknowledged is thrown away. Nobody but a human removes it.
+
+// leftoversDir is where, in the volume's folder.
+const leftoversDir = "leftovers"
+
+// leftover describes what is kept aside, in a file beside it.
+type leftover struct {
+	Path storage.Path `json:"path"`
+	Size int64        `json:"size"`
+	Time time.Time    `json:"time"`
+	// Written are the ranges that were written, [from, to); the rest of the file
+	// was the content that somebody removed or replaced, and is zeros here.
+	Written [][2]int64 `json:"written"`
+	Reason  string     `json:"reason"`
+}
+
+// aside moves what a node has written out of the way and forgets it. When that
+// fails everything stays as it is.
+func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
+	end, err := n.begin(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := fs.landed(ctx, n); err != nil {
+		return err
+	}
+	left := leftover{Path: fs.table.lastPath(n), Time: time.Now(), Reason: reason.Error()}
+	n.mu.RLock()
+	s := n.mu.stage
+	var written []span
+	if s != nil {
+		written = s.written()
+		left.Size = n.sizeLocked()
+	}
+	n.mu.RUnlock()
+	if len(written) == 0 || fs.opts.Dir == "" {
+		fs.log.Error("changes were lost: somebody else removed or replaced the file", "op", "commit", "node", n.id, "path", left.Path, "err", reason)
+		n.discard(ctx, fs)
+		return nil
+	}
+	for _, d := range written {
+		left.Written = append(left.Written, [2]int64{d.from, d.to})
+	}
+	place := filepath.Join(fs.opts.Dir, leftoversDir, fmt.Sprintf("%s-%d", left.Time.UTC().Format("20060102T150405.000000000"), n.id))
+	if err := fs.keepAside(ctx, n, left, written, place); err != nil {
+		return fmt.Errorf("keep what was written to %q aside: %w", left.Path, err)
+	}
+	fs.log.Error("what was written cannot be committed: somebody else removed or replaced the file; it is kept on this node",
+		"op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
+	n.discard(ctx, fs)
+	return nil
+}
+
+// keepAside writes a leftover and its description.
+func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []span, place string) (err error) {
+	if err := os.Mkdir(filepath.Dir(place), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return localError(err)
+	}
+	f, err := os.OpenFile(place, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return localError(err)
+	}
+	defer func() {
+		if closeErr := f.Close(); err == nil && closeErr != nil {
+			err = localError(closeErr)
+		}
+		if err != nil { // it will be tried again, under another name
+			_ = os.Remove(place)
+			_ = os.Remove(place + ".json")
+		}
+	}()
+	buf := make([]byte, min(left.Size, 1<<20))
+	for _, d := range written {
+		for at := d.from; at < d.to; at += int64(len(buf)) {
+			b := buf[:min(int64(len(buf)), d.to-at)]
+			if _, err := fs.visible(ctx, n, span{at, at + int64(len(b))}, b); err != nil {
+				return err
+			}
+			if _, err := f.WriteAt(b, at); err != nil {
+				return localError(err)
+			}
+		}
+	}
+	if err := f.Truncate(left.Size); err != nil {
+		return localError(err)
+	}
+	data, err := json.MarshalIndent(left, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(place+".json", append(data, '\n'), 0o600); err != nil {
+		return localError(err)
+	}
+	return f.Sync()
+}
+
+// hasLeftovers reports whether something is kept aside.
+func (fs *FS) hasLeftovers() (bool, error) {
+	_, err := os.Lstat(filepath.Join(fs.opts.Dir, leftoversDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
