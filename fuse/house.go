@@ -38,8 +38,8 @@ func (fs *FS) keepHouse(ctx context.Context) {
 		if fs.leftovers.Swap(false) && !(fs.sweepMerges(ctx) && fs.sweep(ctx)) {
 			fs.leftovers.Store(true)
 		}
-		if fs.memo.journal.Size() > compactAt {
-			if err := fs.compact(); err != nil {
+		if holed := fs.memo.hole.Load() != nil; holed || fs.memo.journal.Size() > compactAt {
+			if err := fs.compact(); err != nil && !holed { // a hole was told of
 				fs.log.Warn("the journal was not compacted", "op", "journal", "err", err)
 			}
 		}
@@ -90,7 +90,7 @@ func (fs *FS) sweep(ctx context.Context) bool {
 
 // compact writes the journal anew.
 func (fs *FS) compact() error {
-	return fs.memo.journal.Compact(fs.live)
+	return fs.memo.compact(fs.live)
 }
 
 // live emits what is known now, while others go on.

@@ -17,6 +17,65 @@ const (
 	intentsKept = 8192
 )
 
+// recordLog is what is needed of a journal; the tests have one whose disk fails.
+type recordLog interface {
+	Append(record []byte) error
+	AppendHalf(record []byte) error
+	AppendReserved(record []byte) error
+	Compact(live func(emit func(record []byte) error) error) error
+	Size() int64
+	Close() error
+}
+
+var _ recordLog = (*journal.Log)(nil)
+
+// share is how much of the journal's reserve a record may use on a full disk.
+type share uint8
+
+const (
+	// starts something: refused, so that the caller gets ENOSPC, and never while the
+	// journal has a hole, since it may depend on what is missing.
+	starts share = iota + 1
+	// follows what the kernel or the store has done already: names and counts. Half
+	// of the reserve, since looking a tree up makes a flood of them.
+	follows
+	// ends what takes room on the disk, or says what became of it: all of the reserve.
+	ends
+)
+
+// shares of all kinds; a test demands that none is missing.
+var shares = map[recordKind]share{
+	recStage:  starts,
+	recWrite:  starts,
+	recSpill:  starts,
+	recSpan:   starts,
+	recCut:    starts,
+	recPatch:  starts,
+	recKept:   starts,
+	recIntent: starts,
+	recWriter: starts,
+	recHolder: starts,
+	recRedo:   starts,
+	recMerge:  starts,
+	recLaid:   starts, // without it the commit brings the bytes
+	recPage:   starts,
+
+	recName:    follows,
+	recUnname:  follows,
+	recCounts:  follows,
+	recGone:    follows,
+	recSeen:    follows,
+	recRewound: follows,
+
+	recClean:   ends,
+	recCommit:  ends, // without it the end could not be told
+	recLanded:  ends,
+	recRefused: ends,
+	recRedone:  ends,
+	recUnkept:  ends,
+	recMerged:  ends,
+}
+
 // intent is what an operation that must not run twice was about to do.
 type intent struct {
 	// inode that is made, moved or removed.
@@ -29,9 +88,10 @@ type intent struct {
 // last one was about to do. Without a journal it does nothing.
 type memo struct {
 	log     *slog.Logger
-	journal *journal.Log
-	// broken is set by the first record that could not be written.
-	broken atomic.Bool
+	journal recordLog
+	// hole is set while a record is missing in the journal: why it was refused. The
+	// next compaction that succeeds fills it.
+	hole atomic.Pointer[error]
 
 	mu      sync.Mutex
 	intents map[uint64]intent
@@ -45,14 +105,48 @@ func (m *memo) write(r record) error {
 	if m.journal == nil {
 		return nil
 	}
+	switch shares[r.kind] {
+	case ends:
+		return m.journal.AppendReserved(r.bytes())
+	case follows:
+		return m.journal.AppendHalf(r.bytes())
+	case starts:
+	}
+	if hole := m.hole.Load(); hole != nil {
+		return *hole
+	}
 	return m.journal.Append(r.bytes())
 }
 
-// note adds a record whose loss only a restart would feel.
-func (m *memo) note(r record) {
-	if err := m.write(r); err != nil && !m.broken.Swap(true) {
-		m.log.Error("the journal cannot be written: a restart of the mounter will lose open files", "op", "journal", "err", err)
+// note adds a record of what has happened already, and reports whether it stands.
+// The next mounter misses one that does not: until a compaction has written all
+// anew, nothing is begun that this would do harm to.
+func (m *memo) note(r record) bool {
+	err := m.write(r)
+	if err == nil {
+		return true
 	}
+	m.missed(err)
+	return false
+}
+
+// missed makes a hole.
+func (m *memo) missed(err error) {
+	if m.hole.Swap(&err) == nil {
+		m.log.Error("the journal cannot be written: changes are refused until it can", "op", "journal", "err", err)
+	}
+}
+
+// compact writes the journal anew, and so fills its hole.
+func (m *memo) compact(live func(emit func([]byte) error) error) error {
+	hole := m.hole.Load()
+	if err := m.journal.Compact(live); err != nil {
+		return err
+	}
+	if hole != nil && m.hole.CompareAndSwap(hole, nil) { // else there is a new one
+		m.log.Info("the journal is complete again", "op", "journal")
+	}
+	return nil
 }
 
 // intend writes down what a request is about to do to an inode.

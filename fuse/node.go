@@ -148,7 +148,7 @@ func (n *node) discard(ctx context.Context, fs *FS) {
 	s := n.mu.stage
 	sent := n.mu.sent
 	n.mu.stage, n.mu.pending, n.mu.sent = nil, patch{}, nil
-	fs.memo.note(record{kind: recClean, id: n.id})
+	told := fs.memo.note(record{kind: recClean, id: n.id})
 	if s != nil {
 		s.voidLocked(span{0, uncut})
 	}
@@ -156,7 +156,7 @@ func (n *node) discard(ctx context.Context, fs *FS) {
 	if s == nil {
 		return
 	}
-	s.close(fs)
+	s.close(fs, told)
 	if len(sent) == 0 { // else somebody may show them
 		fs.freeChunks(ctx, n, append(ids(s.laid), s.spare...))
 	}

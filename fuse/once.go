@@ -27,6 +27,9 @@ type writer struct {
 // sent is a commit whose answer is not known.
 type sent struct {
 	number uint64
+	// noted: the journal has it, so the next mounter knows that it may have been
+	// carried out.
+	noted bool
 	// made are the chunks that were made for it alone.
 	made []storage.ChunkID
 	// since is what was written after it, as a stage without bytes, and pending
@@ -47,7 +50,7 @@ func (fs *FS) send(n *node, next *storage.Entry, made []storage.ChunkID) *sent {
 	next.Commit(storage.Commit{Writer: fs.writer.id, Number: x.number})
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	fs.memo.note(commitRecord(n.id, x))
+	x.noted = fs.memo.note(commitRecord(n.id, x))
 	n.mu.sent = append(n.mu.sent, x)
 	return x
 }
@@ -96,16 +99,18 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 	at := slices.IndexFunc(n.mu.sent, func(x *sent) bool { return x.number == number })
 	var unused []storage.ChunkID
 	var done *stage
+	told := true
 	switch {
 	case at >= 0:
+		told = n.mu.sent[at].noted
 		unused, done = n.landedLocked(at)
 		unused = slices.DeleteFunc(unused, func(id storage.ChunkID) bool {
 			return slices.ContainsFunc(e.Chunks, func(c storage.Chunk) bool { return c.ID == id })
 		})
 		if n.mu.stage == nil && n.mu.pending.empty() {
-			fs.memo.note(record{kind: recClean, id: n.id})
+			told = fs.memo.note(record{kind: recClean, id: n.id}) || told
 		} else {
-			fs.memo.note(record{kind: recLanded, id: n.id, a: number})
+			told = fs.memo.note(record{kind: recLanded, id: n.id, a: number}) || told
 		}
 	case final:
 		for _, x := range n.mu.sent {
@@ -116,7 +121,7 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 	}
 	n.mu.Unlock()
 	if done != nil {
-		done.close(fs)
+		done.close(fs, told)
 	}
 	fs.freeChunks(ctx, n, unused)
 }
@@ -191,7 +196,7 @@ func (r *replayed) applySent(n *node, rec record) error {
 		if err := json.Unmarshal(rec.data, &d); err != nil {
 			return storage.Errorf(storage.Corrupt, "a commit: %w", err)
 		}
-		x := &sent{number: rec.a, made: d.Made, since: stage{base: uncut}}
+		x := &sent{number: rec.a, noted: true, made: d.Made, since: stage{base: uncut}}
 		if d.Since {
 			x.since.base, x.since.size, x.pending = d.Base, d.Size, d.Pending
 			for _, r := range d.Dirty {

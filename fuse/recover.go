@@ -41,7 +41,17 @@ func (fs *FS) Recover() error {
 		return errors.Join(err, log.Close())
 	}
 	fs.memo.journal = log
-	return fs.compact()
+	if err := fs.compact(); err != nil {
+		// A session that goes on must not end for a full disk: what was settled here
+		// stands in memory alone until there is room. A new one would mix its requests
+		// with those of the one before.
+		if fs.opts.Fresh {
+			fs.memo.journal = nil
+			return errors.Join(err, log.Close())
+		}
+		fs.memo.missed(err)
+	}
+	return nil
 }
 
 // replayed is a replay under way.

@@ -76,11 +76,22 @@ func (s *stage) write(fs *FS, id, unique uint64, data []byte, off int64) error {
 		}
 	}
 	if s.file != nil {
+		r := record{kind: recSpan, id: id, unique: unique, a: uint64(off), b: uint64(len(data))}
+		// What is refused must not stand over what was acknowledged, and no record
+		// before bytes that are not there.
+		over := unique == 0 && s.holds(span{off, end})
+		if over {
+			if err := fs.memo.write(r); err != nil {
+				return err
+			}
+		}
 		if _, err := s.file.WriteAt(data, off); err != nil {
 			return localError(err)
 		}
-		if err := fs.memo.write(record{kind: recSpan, id: id, unique: unique, a: uint64(off), b: uint64(len(data))}); err != nil {
-			return err
+		if !over {
+			if err := fs.memo.write(r); err != nil {
+				return err
+			}
 		}
 	} else {
 		if err := fs.memo.write(record{kind: recWrite, id: id, unique: unique, a: uint64(off), data: data}); err != nil {
@@ -90,6 +101,12 @@ func (s *stage) write(fs *FS, id, unique uint64, data []byte, off int64) error {
 	}
 	s.mark(span{off, end})
 	return nil
+}
+
+// holds reports whether all of a range is dirty.
+func (s *stage) holds(d span) bool {
+	at := sort.Search(len(s.dirty), func(i int) bool { return s.dirty[i].to >= d.to })
+	return at < len(s.dirty) && s.dirty[at].from <= d.from
 }
 
 // mark makes a range dirty.
@@ -209,11 +226,17 @@ func (s *stage) empty() bool {
 	return len(s.dirty) == 0 && len(s.laid) == 0 && s.base == uncut && s.size == 0
 }
 
-// close frees the bytes. What they were is committed or given up, and noted.
-func (s *stage) close(fs *FS) {
+// close frees the bytes. What they were is committed or given up. When the journal
+// could not be told, the next mounter will look for the file: it is left.
+func (s *stage) close(fs *FS, told bool) {
 	fs.memory.Add(-int64(len(s.memory)))
 	s.memory = nil
 	if s.file == nil {
+		return
+	}
+	if !told {
+		_ = s.file.Close() // nothing to lose
+		s.file = nil
 		return
 	}
 	if err := fs.dropFile(s.file); err != nil {

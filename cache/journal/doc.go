@@ -8,7 +8,7 @@
 // the machine is not what it is for.
 //
 // Flow: Open replays what is there, one record at a time; Append adds, and
-// AppendReserved adds on a full disk too; Compact writes the live state anew while
+// AppendHalf and AppendReserved add on a full disk too; Compact writes the live state anew while
 // others append.
 //
 // Locks: Log.mu, held over one write(2). Append may be called under any lock;

@@ -111,3 +111,33 @@ func TestReserveIsOnTheDisk(t *testing.T) {
 		}
 	}
 }
+
+// A flood of records that may use half of the reserve leaves the other half.
+func TestHalfTheReserve(t *testing.T) {
+	d := newMemDisk(1)
+	l, err := open(d, func([]byte) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.capacity = d.usedLocked()
+	record := make([]byte, 1000)
+	until := func(add func([]byte) error) (taken int64) {
+		t.Helper()
+		from := l.Size()
+		for {
+			if err := add(record); storage.Is(err, storage.Full) {
+				return l.Size() - from
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	until(l.Append)
+	half := until(l.AppendHalf)
+	rest := until(l.AppendReserved)
+	for _, taken := range []int64{half, rest} {
+		if taken < reserve/2-2*pageSize || taken > reserve/2+2*pageSize {
+			t.Errorf("%d bytes for the flood and %d for the others, of %d", half, rest, reserve)
+		}
+	}
+}

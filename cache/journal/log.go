@@ -121,6 +121,10 @@ func (l *Log) Append(record []byte) error { return l.add(record, reserve) }
 // is refused.
 func (l *Log) AppendReserved(record []byte) error { return l.add(record, 0) }
 
+// AppendHalf is Append for records that a full disk should still take, but that
+// come in floods: they leave half of what only AppendReserved may use.
+func (l *Log) AppendHalf(record []byte) error { return l.add(record, reserve/2) }
+
 func (l *Log) add(record []byte, spare int64) error {
 	if err := checkSize(record); err != nil {
 		return err
