@@ -26,6 +26,7 @@ func Volume(t *testing.T, open func(t *testing.T) (a, b storage.Volume)) {
 		{"Update", testUpdate},
 		{"UpdateAgain", testUpdateAgain},
 		{"Commits", testCommits},
+		{"AsRead", testAsRead},
 		{"Rename", testRename},
 		{"RenameRefuses", testRenameRefuses},
 		{"Link", testLink},
