@@ -459,3 +459,38 @@ func TestOrphansOfTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// compactAround compacts the journal while something else happens: it comes
+// after the compaction has begun and before it looks at what is known.
+func (c *caller) compactAround(meanwhile func()) {
+	c.t.Helper()
+	if err := c.fs.memo.journal.Compact(func(emit func([]byte) error) error {
+		meanwhile()
+		return c.fs.live(emit)
+	}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// TestAppendedBeforeCompaction: an append whose answer the kernel never got is not
+// done again, though the journal was compacted in between.
+func TestAppendedBeforeCompaction(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	app := func(unique uint64) gofuse.Status {
+		in := &gofuse.WriteIn{InHeader: header(id), Flags: syscall.O_APPEND}
+		in.Unique = unique
+		_, st := c.fs.Write(nil, in, []byte("line\n"))
+		return st
+	}
+	c.ok("append", app(1000))
+	c.compactAround(func() {})
+	c = c.crash(false)
+	c.ok("append, asked again", app(1000|replayBit))
+	if got := c.read(id, 0, 100); string(got) != "line\n" {
+		t.Errorf("the file has %q", got)
+	}
+	c.crash(true)
+}
