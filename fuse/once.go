@@ -222,17 +222,15 @@ func (r *replayed) applySent(n *node, rec record) error {
 }
 
 // applyLaid replays that a range is a chunk in the store. A compaction may have
-// told so before, and the range was dirty again before that.
+// told of it before: then what came before it is replayed over it, be it a write of
+// the same range or a truncation, and it is laid again as it was.
 func (r *replayed) applyLaid(s *stage, rec record) error {
 	var c storage.Chunk
 	if err := json.Unmarshal(rec.data, &c); err != nil {
 		return storage.Errorf(storage.Corrupt, "a chunk of a stage: %w", err)
 	}
-	if r.laid[c.ID] {
-		s.dirty = cutSpans(s.dirty, span{c.Offset, c.Offset + c.Size})
-		return nil
-	}
-	r.laid[c.ID] = true
+	s.laid = slices.DeleteFunc(s.laid, func(x storage.Chunk) bool { return x.ID == c.ID })
+	s.spare = slices.DeleteFunc(s.spare, func(x storage.ChunkID) bool { return x == c.ID })
 	s.lay(c)
 	return nil
 }

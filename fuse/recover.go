@@ -23,7 +23,7 @@ func (fs *FS) Recover() error {
 	if fs.opts.Dir == "" {
 		return nil
 	}
-	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}, laid: map[storage.ChunkID]bool{}}
+	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}}
 	log, err := journal.Open(fs.opts.Dir, func(b []byte) error {
 		rec, err := parseRecord(b)
 		if err != nil {
@@ -59,7 +59,6 @@ type replayed struct {
 	fs      *FS
 	kept    map[uint64]storage.Entry
 	spilled map[uint64]bool
-	laid    map[storage.ChunkID]bool
 }
 
 // node returns the node of a record, made if need be.

@@ -472,6 +472,38 @@ func (c *caller) compactAround(meanwhile func()) {
 	}
 }
 
+// TestUploadedAnewWhileCompacted: a file is cut, written and uploaded beside its
+// writer while the journal is compacted, so that the compaction tells of the chunk
+// and of what came before it. The successor has the bytes.
+func TestUploadedAnewWhileCompacted(t *testing.T) {
+	for _, to := range []int64{0, 100, storage.ChunkSize + 5} {
+		bucket := memory.NewBucket(1 << 30)
+		c := begin(t, bucket.Volume())
+		id, st := c.create(1, "f")
+		c.ok("create", st)
+		c.ok("write", c.write(id, make([]byte, 100), 0))
+		want := streamed(3 * storage.ChunkSize)
+		c.compactAround(func() {
+			c.stream(id, make([]byte, storage.ChunkSize), 0)
+			c.ok("truncate", c.truncate(id, min(to, storage.ChunkSize)))
+			c.stream(id, want, 0)
+			c.land(id)
+			c.ok("truncate", c.truncate(id, to+storage.ChunkSize))
+		})
+		want = want[:to+storage.ChunkSize]
+		c = c.crash(false)
+		if got := c.read(id, 0, int64(len(want))+1); !bytes.Equal(got, want) {
+			t.Errorf("cut to %d: what was written reads differently after a take-over", to)
+		}
+		c.ok("close", c.close(id))
+		if got := c.read(id, 0, int64(len(want))+1); !bytes.Equal(got, want) {
+			t.Errorf("cut to %d: what is committed differs", to)
+		}
+		checkChunks(t, bucket, "f")
+		c.crash(true)
+	}
+}
+
 // TestAppendedBeforeCompaction: an append whose answer the kernel never got is not
 // done again, though the journal was compacted in between.
 func TestAppendedBeforeCompaction(t *testing.T) {
