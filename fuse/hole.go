@@ -92,7 +92,8 @@ func (fs *FS) punch(ctx context.Context, n *node, from, to int64) error {
 	if !slices.ContainsFunc(spans, func(d span) bool { return d.from < to && d.to > from }) {
 		return nil
 	}
-	if to-from <= smallHole || len(n.stored().Inline) > 0 {
+	// A file that lives in its entry may have grown since, without end.
+	if to-from <= smallHole || len(n.stored().Inline) > 0 && to-from <= storage.ChunkSize {
 		return fs.writeZeros(n, from, to)
 	}
 	if orphan, _ := fs.table.state(n); orphan {

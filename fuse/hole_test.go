@@ -158,3 +158,28 @@ func TestHoleFrees(t *testing.T) {
 	}
 	c.ok("close", c.close(id))
 }
+
+// TestHoleInGrownSmallFile: a large hole in a file that lives in its entry
+// and has grown is not written as zeros, which would
+// take as much memory.
+func TestHoleInGrownSmallFile(t *testing.T) {
+	c := begin(t, memory.NewBucket(1<<30).Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(id, []byte("small"), 0))
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+	const size = 1 << 28
+	c.ok("truncate", c.truncate(id, size))
+	before := c.fs.memo.journal.Size()
+	c.ok("punch", c.fallocate(id, fallocPunchHole|fallocKeepSize, 1, size-1))
+	if grown := c.fs.memo.journal.Size() - before; grown > 1<<20 {
+		t.Errorf("the journal has grown by %d bytes", grown)
+	}
+	if n := c.fs.table.get(id); n.mu.stage != nil && n.mu.stage.file != nil {
+		t.Error("zeros were written")
+	}
+	if got := c.read(id, 0, 10); string(got) != "s\x00\x00\x00\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("the file begins with %q", got)
+	}
+	c.crash(true)
+}
