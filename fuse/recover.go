@@ -75,7 +75,7 @@ func (r *replayed) node(id uint64) *node {
 func (r *replayed) apply(rec record) error {
 	t := r.fs.table
 	if rec.unique != 0 {
-		r.fs.memo.remember(rec.unique, intent{inode: rec.a, outcome: outcomeOf(rec)})
+		r.fs.memo.remember(rec.unique, intent{inode: rec.a, outcome: outcomeOf(rec), brief: rec.brief()})
 	}
 	switch rec.kind {
 	case recName:

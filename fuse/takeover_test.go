@@ -526,3 +526,30 @@ func TestAppendedBeforeCompaction(t *testing.T) {
 	}
 	c.crash(true)
 }
+
+// TestIntentOutlivesAppends: what was about to be done while the store is away is
+// remembered, however much is appended meanwhile, through any number of successors.
+func TestIntentOutlivesAppends(t *testing.T) {
+	c := begin(t, memory.NewBucket(1<<30).Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	if err := c.fs.memo.intend(7, 77); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(intentsKept + 1) {
+		in := &gofuse.WriteIn{InHeader: header(id), Flags: syscall.O_APPEND}
+		in.Unique = 1000 + i
+		_, st := c.fs.Write(nil, in, []byte("x"))
+		c.ok("append", st)
+	}
+	for range 3 {
+		if was, ok := c.fs.memo.before(7 | replayBit); !ok || was.inode != 77 {
+			t.Fatalf("the intent is %v, %v", was, ok)
+		}
+		if _, ok := c.fs.memo.before(1000 + intentsKept | replayBit); !ok {
+			t.Fatal("the last append is forgotten")
+		}
+		c = c.crash(false)
+	}
+	c.crash(true)
+}

@@ -64,7 +64,7 @@ func (fs *FS) write(n *node, near storage.Path, in *gofuse.WriteIn, data []byte)
 		return nil, err
 	}
 	if unique != 0 { // a compaction before the answer has to tell of it
-		fs.memo.remember(unique, intent{inode: n.id})
+		fs.memo.remember(unique, intent{inode: n.id, brief: true})
 	}
 	n.touchLocked()
 	d := span{off, off + int64(len(data))}
