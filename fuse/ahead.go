@@ -99,14 +99,13 @@ func (fs *FS) aheadLocked(n *node, s *stage, near storage.Path, d span) <-chan s
 func (fs *FS) fly(n *node, s *stage, file *os.File, near storage.Path, f *flight, buf []byte) {
 	ctx, done := context.WithTimeout(fs.life, fs.opts.Deadline)
 	defer done()
-	defer fs.opts.Uploads.give(buf, storage.ChunkSize)
-	defer close(f.done)
 	var chunk storage.Chunk
 	_, err := file.ReadAt(buf, f.from)
 	if err == nil {
 		chunk, err = fs.vol.Chunks.Write(ctx, near, buf)
 	}
 	chunk.Offset = f.from
+	fs.opts.Uploads.give(buf, storage.ChunkSize)
 	n.mu.Lock()
 	s.flights = slices.DeleteFunc(s.flights, func(x *flight) bool { return x == f })
 	if err == nil && !f.void {
@@ -123,6 +122,7 @@ func (fs *FS) fly(n *node, s *stage, file *os.File, near storage.Path, f *flight
 		s.failed = time.Now()
 	}
 	n.mu.Unlock()
+	close(f.done) // what is freed below nobody waits for
 	if !taken && chunk.ID != "" {
 		fs.freeChunks(ctx, n, []storage.ChunkID{chunk.ID})
 	}

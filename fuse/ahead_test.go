@@ -254,3 +254,42 @@ func TestStreamTakeOver(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// stuckFree is a store that frees nothing before it is let go.
+type stuckFree struct {
+	storage.Chunks
+	asked, free chan struct{}
+}
+
+func (s *stuckFree) Delete(ctx context.Context, ids []storage.ChunkID) error {
+	s.asked <- struct{}{}
+	<-s.free
+	return s.Chunks.Delete(ctx, ids)
+}
+
+// TestFreeingHoldsNobody: an upload that is void has its chunk freed, and neither
+// the commit nor the uploads of other files wait for that.
+func TestFreeingHoldsNobody(t *testing.T) {
+	v := memory.NewBucket(1 << 30).Volume()
+	gate := &gated{v.Chunks, make(chan error, 100)}
+	stuck := &stuckFree{gate, make(chan struct{}, 100), make(chan struct{})}
+	v.Chunks = stuck
+	c := mount(t, v)
+	defer close(stuck.free)
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.stream(id, streamed(storage.ChunkSize), 0)
+	c.ok("write", c.write(id, []byte("void"), 5))
+	gate.gate <- nil
+	<-stuck.asked
+	ctx, done := context.WithTimeout(t.Context(), 5*time.Second)
+	defer done()
+	if err := c.fs.landed(ctx, c.fs.table.get(id)); err != nil {
+		t.Error("a commit would wait:", err)
+	}
+	if !c.fs.opts.Uploads.room.TryAcquire(uploadsInMemory) {
+		t.Error("room for uploads is held")
+	} else {
+		c.fs.opts.Uploads.room.Release(uploadsInMemory)
+	}
+}

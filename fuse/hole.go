@@ -92,7 +92,8 @@ func (fs *FS) punch(ctx context.Context, n *node, from, to int64) error {
 	if !slices.ContainsFunc(spans, func(d span) bool { return d.from < to && d.to > from }) {
 		return nil
 	}
-	if to-from <= smallHole || len(n.stored().Inline) > 0 {
+	// A file that lives in its entry may have grown since, without end.
+	if to-from <= smallHole || len(n.stored().Inline) > 0 && to-from <= storage.ChunkSize {
 		return fs.writeZeros(n, from, to)
 	}
 	if orphan, _ := fs.table.state(n); orphan {
@@ -121,15 +122,24 @@ func (fs *FS) punch(ctx context.Context, n *node, from, to int64) error {
 			return nil
 		}
 		changed := storage.Is(err, storage.Changed)
+		if changed {
+			// It may be another who has changed it since: with what was made here, when
+			// only the answer was lost.
+			if err := fs.reread(ctx, n); err != nil {
+				return err
+			}
+			now := n.stored()
+			made = slices.DeleteFunc(made, func(c storage.Chunk) bool { return hasChunk(now, c.ID) })
+		}
 		if changed || !sent { // else it may yet be carried out
 			if freeErr := fs.vol.Chunks.Delete(context.WithoutCancel(ctx), ids(made)); freeErr != nil {
 				fs.log.Warn("unused chunks stay", "op", "fallocate", "node", n.id, "err", freeErr)
 			}
 		}
-		if changed || !sent && storage.Is(err, storage.NotFound) {
+		if !sent && storage.Is(err, storage.NotFound) {
 			err = fs.reread(ctx, n)
 		}
-		if err != nil {
+		if err != nil && !changed {
 			return err
 		}
 	}

@@ -2,12 +2,14 @@ package fuse
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"syscall"
 	"testing"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
 )
 
@@ -157,4 +159,75 @@ func TestHoleFrees(t *testing.T) {
 		t.Errorf("size %d", a.Size)
 	}
 	c.ok("close", c.close(id))
+}
+
+// lateAnswer is a store that carries an update out, loses the answer, and is asked
+// again when somebody else has changed the file.
+type lateAnswer struct {
+	storage.Files
+	next bool
+}
+
+func (f *lateAnswer) Update(ctx context.Context, p storage.Path, e storage.Entry) (storage.Entry, error) {
+	if !f.next {
+		return f.Files.Update(ctx, p, e)
+	}
+	f.next = false
+	now, err := f.Files.Update(ctx, p, e)
+	if err != nil {
+		return now, err
+	}
+	now.Mode ^= 0o001
+	if _, err := f.Files.Update(ctx, p, now); err != nil {
+		return now, err
+	}
+	return storage.Entry{}, storage.Errorf(storage.Changed, "somebody was here")
+}
+
+// TestHoleWithoutAnswer: what was written again behind a hole is not freed when the
+// hole was made and only the answer is lost.
+func TestHoleWithoutAnswer(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	v := bucket.Volume()
+	files := &lateAnswer{Files: v.Files}
+	v.Files = files
+	c := begin(t, v)
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	want := streamed(1 << 20)
+	c.stream(id, want, 0)
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+	files.next = true
+	c.ok("punch", c.fallocate(id, fallocPunchHole|fallocKeepSize, 100, 200<<10))
+	clear(want[100 : 100+200<<10])
+	if got := c.read(id, 0, int64(len(want))+1); !bytes.Equal(got, want) {
+		t.Error("the file differs")
+	}
+	checkChunks(t, bucket, "f")
+	c.crash(true)
+}
+
+// TestHoleInGrownSmallFile: a large hole in a file that lives in its entry
+// and has grown is not written as zeros, which would
+// take as much memory.
+func TestHoleInGrownSmallFile(t *testing.T) {
+	c := begin(t, memory.NewBucket(1<<30).Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(id, []byte("small"), 0))
+	c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+	const size = 1 << 28
+	c.ok("truncate", c.truncate(id, size))
+	before := c.fs.memo.journal.Size()
+	c.ok("punch", c.fallocate(id, fallocPunchHole|fallocKeepSize, 1, size-1))
+	if grown := c.fs.memo.journal.Size() - before; grown > 1<<20 {
+		t.Errorf("the journal has grown by %d bytes", grown)
+	}
+	if n := c.fs.table.get(id); n.mu.stage != nil && n.mu.stage.file != nil {
+		t.Error("zeros were written")
+	}
+	if got := c.read(id, 0, 10); string(got) != "s\x00\x00\x00\x00\x00\x00\x00\x00\x00" {
+		t.Errorf("the file begins with %q", got)
+	}
+	c.crash(true)
 }

@@ -102,9 +102,6 @@ func (fs *FS) live(emit func([]byte) error) error {
 	if err := put(record{kind: recWriter, a: fs.writer.id, b: fs.writer.last.Load()}); err != nil {
 		return err
 	}
-	if err := fs.memo.live(put); err != nil {
-		return err
-	}
 	if err := fs.redos.live(put); err != nil {
 		return err
 	}
@@ -122,7 +119,9 @@ func (fs *FS) live(emit func([]byte) error) error {
 			return err
 		}
 	}
-	return nil
+	// Last, since what is counted or appended is remembered under the locks that were
+	// taken above: what was recorded before this began is remembered by now.
+	return fs.memo.live(put)
 }
 
 // live emits the names and counts.

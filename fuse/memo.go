@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -12,8 +13,9 @@ const (
 	// replayBit marks the unique of a request that a mounter before may have
 	// carried out (FUSE_UNIQUE_RESEND of linux/fuse.h).
 	replayBit = uint64(1) << 63
-	// intentsKept is how many operations are remembered: far more than the kernel
-	// lets wait (max_background and one for each thread of an application).
+	// intentsKept is how many operations are remembered, of those that wait for the
+	// store and of those that do not: far more than the kernel lets wait
+	// (max_background and one for each thread of an application).
 	intentsKept = 8192
 )
 
@@ -82,6 +84,9 @@ type intent struct {
 	inode uint64
 	// outcome of a change of names, once it is known.
 	outcome outcome
+	// brief: it waits for no answer of the store, as a count or an append. There may
+	// be any number of those while one of the others waits.
+	brief bool
 }
 
 // memo writes down what the next mounter has to know, and remembers what the
@@ -95,7 +100,8 @@ type memo struct {
 
 	mu      sync.Mutex
 	intents map[uint64]intent
-	order   []uint64
+	// order and briefs are the uniques of intents, the oldest first.
+	order, briefs []uint64
 }
 
 func newMemo(log *slog.Logger) *memo { return &memo{log: log, intents: map[uint64]intent{}} }
@@ -159,11 +165,17 @@ func (m *memo) remember(unique uint64, i intent) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	unique &^= replayBit
-	if _, ok := m.intents[unique]; !ok {
-		m.order = append(m.order, unique)
-		if len(m.order) > intentsKept {
-			delete(m.intents, m.order[0])
-			m.order = m.order[1:]
+	if was, ok := m.intents[unique]; ok {
+		i.brief = was.brief
+	} else {
+		order := &m.order
+		if i.brief {
+			order = &m.briefs
+		}
+		*order = append(*order, unique)
+		if len(*order) > intentsKept {
+			delete(m.intents, (*order)[0])
+			*order = (*order)[1:]
 		}
 	}
 	m.intents[unique] = i
@@ -184,15 +196,18 @@ func (m *memo) before(unique uint64) (intent, bool) {
 func (m *memo) forgetIntents() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.intents, m.order = map[uint64]intent{}, nil
+	m.intents, m.order, m.briefs = map[uint64]intent{}, nil, nil
 }
 
 // live emits the intents, for a compaction.
 func (m *memo) live(emit func(record) error) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, u := range m.order {
+	for _, u := range slices.Concat(m.order, m.briefs) {
 		r := record{kind: recIntent, unique: u, a: m.intents[u].inode}
+		if m.intents[u].brief {
+			r.b = 1
+		}
 		if o := m.intents[u].outcome; o != unsettled {
 			r.kind, r.b = recRedone, uint64(o)
 		}

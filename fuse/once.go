@@ -98,11 +98,10 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 	n.mu.Lock()
 	at := slices.IndexFunc(n.mu.sent, func(x *sent) bool { return x.number == number })
 	var unused []storage.ChunkID
-	var done *stage
-	told := true
 	switch {
 	case at >= 0:
-		told = n.mu.sent[at].noted
+		told := n.mu.sent[at].noted
+		var done *stage
 		unused, done = n.landedLocked(at)
 		unused = slices.DeleteFunc(unused, func(id storage.ChunkID) bool {
 			return slices.ContainsFunc(e.Chunks, func(c storage.Chunk) bool { return c.ID == id })
@@ -112,6 +111,9 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 		} else {
 			told = fs.memo.note(record{kind: recLanded, id: n.id, a: number}) || told
 		}
+		if done != nil { // under the lock: the next stage has a file of the same name
+			done.close(fs, told)
+		}
 	case final:
 		for _, x := range n.mu.sent {
 			unused = append(unused, x.made...)
@@ -120,9 +122,6 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 		n.mu.sent = nil
 	}
 	n.mu.Unlock()
-	if done != nil {
-		done.close(fs, told)
-	}
 	fs.freeChunks(ctx, n, unused)
 }
 
@@ -222,17 +221,15 @@ func (r *replayed) applySent(n *node, rec record) error {
 }
 
 // applyLaid replays that a range is a chunk in the store. A compaction may have
-// told so before, and the range was dirty again before that.
+// told of it before: then what came before it is replayed over it, be it a write of
+// the same range or a truncation, and it is laid again as it was.
 func (r *replayed) applyLaid(s *stage, rec record) error {
 	var c storage.Chunk
 	if err := json.Unmarshal(rec.data, &c); err != nil {
 		return storage.Errorf(storage.Corrupt, "a chunk of a stage: %w", err)
 	}
-	if r.laid[c.ID] {
-		s.dirty = cutSpans(s.dirty, span{c.Offset, c.Offset + c.Size})
-		return nil
-	}
-	r.laid[c.ID] = true
+	s.laid = slices.DeleteFunc(s.laid, func(x storage.Chunk) bool { return x.ID == c.ID })
+	s.spare = slices.DeleteFunc(s.spare, func(x storage.ChunkID) bool { return x == c.ID })
 	s.lay(c)
 	return nil
 }

@@ -45,7 +45,8 @@ const (
 	// recKept: the last name of node id is gone while it was open; data is its
 	// entry, whose chunks are to be freed at the last close.
 	recKept
-	// recIntent: request unique is about to make, move or remove inode a.
+	// recIntent: request unique is about to make, move or remove inode a; or, with b
+	// set, it has done already what needs no answer of the store.
 	recIntent
 	// recWriter: the volume's commits on this node are made by writer a, and b is
 	// the number of the last one.
@@ -103,6 +104,11 @@ type record struct {
 	unique uint64
 	name   string
 	data   []byte
+}
+
+// brief reports whether the request that r belongs to waits for no answer of the store.
+func (r record) brief() bool {
+	return r.kind == recWrite || r.kind == recSpan || r.kind == recCounts || r.kind == recIntent && r.b != 0
 }
 
 func (r record) bytes() []byte {

@@ -23,7 +23,7 @@ func (fs *FS) Recover() error {
 	if fs.opts.Dir == "" {
 		return nil
 	}
-	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}, laid: map[storage.ChunkID]bool{}}
+	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}}
 	log, err := journal.Open(fs.opts.Dir, func(b []byte) error {
 		rec, err := parseRecord(b)
 		if err != nil {
@@ -59,7 +59,6 @@ type replayed struct {
 	fs      *FS
 	kept    map[uint64]storage.Entry
 	spilled map[uint64]bool
-	laid    map[storage.ChunkID]bool
 }
 
 // node returns the node of a record, made if need be.
@@ -76,7 +75,7 @@ func (r *replayed) node(id uint64) *node {
 func (r *replayed) apply(rec record) error {
 	t := r.fs.table
 	if rec.unique != 0 {
-		r.fs.memo.remember(rec.unique, intent{inode: rec.a, outcome: outcomeOf(rec)})
+		r.fs.memo.remember(rec.unique, intent{inode: rec.a, outcome: outcomeOf(rec), brief: rec.brief()})
 	}
 	switch rec.kind {
 	case recName:

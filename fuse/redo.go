@@ -130,7 +130,7 @@ func (fs *FS) conclude(r *redo, o outcome) {
 	fs.redos.waiting.Store(int32(len(fs.redos.left))) //nolint:gosec // a handful
 	fs.redos.mu.Unlock()
 	if r.Unique != 0 {
-		fs.memo.remember(r.Unique, intent{r.Inode, o})
+		fs.memo.remember(r.Unique, intent{inode: r.Inode, outcome: o})
 	}
 	fs.memo.note(record{kind: recRedone, id: r.ID, unique: r.Unique, a: r.Inode, b: uint64(o)})
 }

@@ -153,7 +153,7 @@ func identity(e storage.Entry) uint64 {
 func (t *table) countLocked(n *node, unique uint64) {
 	t.memo.note(record{kind: recCounts, id: n.id, a: n.links.lookups, b: uint64(max(n.links.opens, 0)), unique: unique})
 	if unique != 0 {
-		t.memo.remember(unique, intent{inode: n.id})
+		t.memo.remember(unique, intent{inode: n.id, brief: true})
 	}
 }
 

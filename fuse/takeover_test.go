@@ -459,3 +459,97 @@ func TestOrphansOfTheDead(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// compactAround compacts the journal while something else happens: it comes
+// after the compaction has begun and before it looks at what is known.
+func (c *caller) compactAround(meanwhile func()) {
+	c.t.Helper()
+	if err := c.fs.memo.journal.Compact(func(emit func([]byte) error) error {
+		meanwhile()
+		return c.fs.live(emit)
+	}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// TestUploadedAnewWhileCompacted: a file is cut, written and uploaded beside its
+// writer while the journal is compacted, so that the compaction tells of the chunk
+// and of what came before it. The successor has the bytes.
+func TestUploadedAnewWhileCompacted(t *testing.T) {
+	for _, to := range []int64{0, 100, storage.ChunkSize + 5} {
+		bucket := memory.NewBucket(1 << 30)
+		c := begin(t, bucket.Volume())
+		id, st := c.create(1, "f")
+		c.ok("create", st)
+		c.ok("write", c.write(id, make([]byte, 100), 0))
+		want := streamed(3 * storage.ChunkSize)
+		c.compactAround(func() {
+			c.stream(id, make([]byte, storage.ChunkSize), 0)
+			c.ok("truncate", c.truncate(id, min(to, storage.ChunkSize)))
+			c.stream(id, want, 0)
+			c.land(id)
+			c.ok("truncate", c.truncate(id, to+storage.ChunkSize))
+		})
+		want = want[:to+storage.ChunkSize]
+		c = c.crash(false)
+		if got := c.read(id, 0, int64(len(want))+1); !bytes.Equal(got, want) {
+			t.Errorf("cut to %d: what was written reads differently after a take-over", to)
+		}
+		c.ok("close", c.close(id))
+		if got := c.read(id, 0, int64(len(want))+1); !bytes.Equal(got, want) {
+			t.Errorf("cut to %d: what is committed differs", to)
+		}
+		checkChunks(t, bucket, "f")
+		c.crash(true)
+	}
+}
+
+// TestAppendedBeforeCompaction: an append whose answer the kernel never got is not
+// done again, though the journal was compacted in between.
+func TestAppendedBeforeCompaction(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	app := func(unique uint64) gofuse.Status {
+		in := &gofuse.WriteIn{InHeader: header(id), Flags: syscall.O_APPEND}
+		in.Unique = unique
+		_, st := c.fs.Write(nil, in, []byte("line\n"))
+		return st
+	}
+	c.ok("append", app(1000))
+	c.compactAround(func() {})
+	c = c.crash(false)
+	c.ok("append, asked again", app(1000|replayBit))
+	if got := c.read(id, 0, 100); string(got) != "line\n" {
+		t.Errorf("the file has %q", got)
+	}
+	c.crash(true)
+}
+
+// TestIntentOutlivesAppends: what was about to be done while the store is away is
+// remembered, however much is appended meanwhile, through any number of successors.
+func TestIntentOutlivesAppends(t *testing.T) {
+	c := begin(t, memory.NewBucket(1<<30).Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	if err := c.fs.memo.intend(7, 77); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(intentsKept + 1) {
+		in := &gofuse.WriteIn{InHeader: header(id), Flags: syscall.O_APPEND}
+		in.Unique = 1000 + i
+		_, st := c.fs.Write(nil, in, []byte("x"))
+		c.ok("append", st)
+	}
+	for range 3 {
+		if was, ok := c.fs.memo.before(7 | replayBit); !ok || was.inode != 77 {
+			t.Fatalf("the intent is %v, %v", was, ok)
+		}
+		if _, ok := c.fs.memo.before(1000 + intentsKept | replayBit); !ok {
+			t.Fatal("the last append is forgotten")
+		}
+		c = c.crash(false)
+	}
+	c.crash(true)
+}

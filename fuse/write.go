@@ -63,6 +63,9 @@ func (fs *FS) write(n *node, near storage.Path, in *gofuse.WriteIn, data []byte)
 		n.settleLocked()
 		return nil, err
 	}
+	if unique != 0 { // a compaction before the answer has to tell of it
+		fs.memo.remember(unique, intent{inode: n.id, brief: true})
+	}
 	n.touchLocked()
 	d := span{off, off + int64(len(data))}
 	n.wroteLocked(d)
