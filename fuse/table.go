@@ -120,6 +120,9 @@ func (t *table) bind(a *ask, dir *node, name string, e storage.Entry, counted bo
 				t.unbindLocked(old)
 			}
 			t.byID[n.id] = n
+			if _, err := t.pathLocked(dir); a != nil && err != nil {
+				return nil // dir was known below n, so it is somewhere else itself by now
+			}
 		}
 		t.nameLocked(n, at, e)
 	}
