@@ -27,7 +27,42 @@ type ask struct {
 	all bool
 }
 
+// nameChanged marks a name, and fileChanged a file. A directory that is held open
+// is a question for as long: when many have changed, none is believed, and nothing
+// is kept.
+func (a *ask) nameChanged(at place) {
+	if a.tooMany() {
+		return
+	}
+	if a.places == nil {
+		a.places = map[place]struct{}{}
+	}
+	a.places[at] = struct{}{}
+}
+
+func (a *ask) fileChanged(n *node) {
+	if a.tooMany() {
+		return
+	}
+	if a.nodes == nil {
+		a.nodes = map[*node]struct{}{}
+	}
+	a.nodes[n] = struct{}{}
+}
+
+func (a *ask) tooMany() bool {
+	if len(a.places)+len(a.nodes) >= maxMarks {
+		a.all = true
+	}
+	if a.all {
+		a.places, a.nodes = nil, nil
+	}
+	return a.all
+}
+
 const (
+	// maxMarks of one question.
+	maxMarks = 4096
 	// maxOutdated is how often a question is asked again, over some seconds. Others
 	// who change one file all the time must not keep it from those who look at it,
 	// and what the stream tells comes in bursts: after a take-over, all at once.
@@ -77,20 +112,14 @@ func (t *table) answered(a *ask) {
 // outdatesNameLocked marks the open questions after a name.
 func (t *table) outdatesNameLocked(at place) {
 	for a := range t.asks.open {
-		if a.places == nil {
-			a.places = map[place]struct{}{}
-		}
-		a.places[at] = struct{}{}
+		a.nameChanged(at)
 	}
 }
 
 // outdatesLocked marks the open questions after a file.
 func (t *table) outdatesLocked(n *node) {
 	for a := range t.asks.open {
-		if a.nodes == nil {
-			a.nodes = map[*node]struct{}{}
-		}
-		a.nodes[n] = struct{}{}
+		a.fileChanged(n)
 	}
 }
 
