@@ -124,6 +124,12 @@ func (fs *FS) settleRename(ctx context.Context, r *redo) (outcome, error) {
 		if err := fs.finishMove(ctx, r.From, r.To, *from, *to); err != nil {
 			return unsettled, err
 		}
+	case r.is(from) && to == nil && r.TargetInode != 0 && r.TargetInode != r.Inode:
+		// The store died when the target was away and the file not in its place yet.
+		// Neither name may stay without a file that had one all the time.
+		if err := fs.vol.Files.Rename(ctx, r.From, r.To, *from, nil, nil); err != nil {
+			return unsettled, err
+		}
 	case r.is(from), to != nil && r.TargetInode != 0 && to.Inode == r.TargetInode:
 		fs.spare(fs.table.get(r.Target), r.Held)
 		return undone, nil
