@@ -53,6 +53,13 @@ func (b *bucket) rename(ctx context.Context, from, to storage.Path, source stora
 	}
 	if target != nil && !target.IsDir() && (orphan != nil || target.LinkID != "") {
 		err := b.call(ctx, func(ctx context.Context, attempt int) error {
+			if attempt > 0 {
+				if there, err := b.swapped(ctx, to, source, *target); err != nil {
+					return err
+				} else if there {
+					return b.endSwap(ctx, from, source)
+				}
+			}
 			err := b.swap(ctx, from, to, source, *target, orphan)
 			if done(ctx, attempt, err) {
 				return nil
@@ -141,4 +148,38 @@ func (b *bucket) swap(ctx context.Context, from, to storage.Path, source, target
 		&filerpb.ObjectMutation{Type: filerpb.ObjectMutation_PUT, Directory: newDir, Entry: moved},
 		&filerpb.ObjectMutation{Type: filerpb.ObjectMutation_DELETE, Directory: oldDir, Name: oldName},
 	)...)
+}
+
+// swapped reports whether an attempt that got no answer has put source in the place
+// of target. Another swap would take it for the target, and free its chunks.
+func (b *bucket) swapped(ctx context.Context, to storage.Path, source, target storage.Entry) (bool, error) {
+	dir, name := b.locate(to)
+	now, err := b.raw(ctx, dir, name)
+	if storage.Is(err, storage.NotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return source.Inode != target.Inode && now.GetAttributes().GetInode() == source.Inode, nil
+}
+
+// endSwap takes the old name away, if it is there still.
+func (b *bucket) endSwap(ctx context.Context, from storage.Path, source storage.Entry) error {
+	dir, name := b.locate(from)
+	old, err := b.raw(ctx, dir, name)
+	switch {
+	case storage.Is(err, storage.NotFound):
+		return nil
+	case err != nil:
+		return err
+	case old.GetAttributes().GetInode() != source.Inode:
+		return nil // somebody else has it already
+	}
+	err = b.transact(ctx, path.Join(dir, name), unchanged(old, name),
+		&filerpb.ObjectMutation{Type: filerpb.ObjectMutation_DELETE, Directory: dir, Name: name})
+	if storage.Is(err, storage.Changed) { // it is looked at again
+		return storage.Errorf(storage.Unavailable, "%w", err)
+	}
+	return err
 }
