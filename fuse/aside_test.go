@@ -18,7 +18,7 @@ import (
 // kept on the node, whether the mounter dies or not, and neither a new session
 // nor the end of the volume removes it.
 func TestLeftoversAreKept(t *testing.T) {
-	for _, how := range []string{"close", "unmount", "die", "streamed"} {
+	for _, how := range []string{"close", "noticed", "unmount", "die", "streamed"} {
 		t.Run(how, func(t *testing.T) {
 			bucket := memory.NewBucket(1 << 30)
 			a, b := begin(t, bucket.Volume()), mount(t, bucket.Volume())
@@ -39,7 +39,12 @@ func TestLeftoversAreKept(t *testing.T) {
 			b.ok("close", b.close(other))
 			b.ok("rename", b.fs.Rename(nil, &gofuse.RenameIn{InHeader: header(1), Newdir: 1}, "g", "f"))
 			switch how {
-			case "close", "streamed":
+			case "close", "noticed", "streamed":
+				if how == "noticed" { // before the close
+					if now, st := a.lookup(1, "f"); !st.Ok() || now == id {
+						t.Errorf("look-up of the other file: %v, node %d", st, now)
+					}
+				}
 				if st := a.close(id); st != gofuse.Status(errnos[storage.Stale]) {
 					t.Errorf("close: %v", st)
 				}

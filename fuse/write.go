@@ -131,14 +131,21 @@ func (fs *FS) sync(op string, id uint64) gofuse.Status {
 // Release implements gofuse.RawFileSystem. The content of a file whose last name
 // went while it was open is freed here.
 func (fs *FS) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
-	n, err := fs.node(in.NodeId)
-	if err != nil {
+	n := fs.table.get(in.NodeId) // the handle is gone, whatever can be learnt of the file
+	if n == nil {
 		return
 	}
 	ctx, done := fs.changing()
 	defer done()
 	if n.dirty() { // a commit at close failed, or pages of a mapping came late
-		if err := fs.commit(ctx, n); err != nil {
+		err := error(nil)
+		if !n.loaded.Load() {
+			err = fs.load(ctx, n)
+		}
+		if err == nil {
+			err = fs.commit(ctx, n)
+		}
+		if err != nil {
 			fs.log.Warn("content waits for its commit after the last close", "op", "release", "node", n.id, "err", err)
 			fs.leftovers.Store(true)
 		}
@@ -151,6 +158,10 @@ func (fs *FS) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
 
 // free gives up a file whose last name and last handle are gone.
 func (fs *FS) free(ctx context.Context, n *node) {
+	if n.dirty() && !n.isKept() { // somebody else took its name: it is kept aside
+		fs.leftovers.Store(true)
+		return
+	}
 	n.discard(ctx, fs)
 	if !n.takeFreed() {
 		return
