@@ -91,7 +91,7 @@ func Open(_ context.Context, o Options) (*Client, error) {
 	c := &Client{
 		conn: conn, filer: filerpb.NewSeaweedFilerClient(conn),
 		volumes: &transport{newPool()}, log: o.Logger,
-		timeout: o.CallTimeout, signature: rand.Int32N(1<<31-2) + 1,
+		timeout: o.CallTimeout, signature: newSignature(),
 	}
 	c.locations = newLocations(c.lookupVolumes)
 	return c, nil
@@ -103,12 +103,17 @@ func (c *Client) Close() error {
 	return c.conn.Close()
 }
 
+func newSignature() int32 { return rand.Int32N(1<<31-2) + 1 }
+
 // signatures marks a change as ours.
 func (c *Client) signatures() []int32 { return []int32{c.signature} }
 
 // Volume gives the contracts for one bucket. id names the record that holds its
-// capacity.
+// capacity. Two volumes of one bucket hear of each other's changes.
 func (c *Client) Volume(b storage.BucketName, id storage.VolumeID) storage.Volume {
+	own := *c
+	own.signature = newSignature()
+	c = &own
 	return storage.Volume{
 		Files:   &bucket{Client: c, name: b},
 		Orphans: &bucket{Client: c, name: b},
