@@ -1,7 +1,6 @@
 package fuse
 
 import (
-	"context"
 	"testing"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -19,7 +18,7 @@ func TestTurnedInsideOut(t *testing.T) {
 	b, st := c.mkdir(a, "b")
 	c.ok("mkdir", st)
 
-	others, ctx := bucket.Volume().Files, context.Background()
+	others, ctx := bucket.Volume().Files, t.Context()
 	move := func(from, to storage.Path) {
 		t.Helper()
 		e, err := others.Lookup(ctx, from)
