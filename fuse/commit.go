@@ -18,6 +18,11 @@ func (fs *FS) commit(ctx context.Context, n *node) error {
 	if !n.dirty() {
 		return nil
 	}
+	if !n.loaded.Load() { // left by the mounter before, and not asked for since
+		if err := fs.load(ctx, n); err != nil {
+			return err
+		}
+	}
 	end, err := n.begin(ctx)
 	if err != nil {
 		return err

@@ -156,13 +156,7 @@ func (fs *FS) Close(ctx context.Context) error {
 	fs.sweepMerges(ctx)
 	failed := fs.settled(ctx)
 	for _, n := range fs.table.all() {
-		err := error(nil)
-		if n.dirty() && !n.loaded.Load() { // left by the mounter before, and not asked for since
-			err = fs.load(ctx, n)
-		}
-		if err == nil {
-			err = fs.commit(ctx, n)
-		}
+		err := fs.commit(ctx, n)
 		if err != nil && !storage.Is(err, storage.Stale) {
 			failed = errors.Join(failed, fmt.Errorf("node %d: %w", n.id, err))
 			continue

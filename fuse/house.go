@@ -69,13 +69,7 @@ func (fs *FS) sweep(ctx context.Context) bool {
 			fs.table.drop(n)
 		}
 		if n.dirty() {
-			err := error(nil)
-			if !n.loaded.Load() {
-				err = fs.load(ctx, n)
-			}
-			if err == nil {
-				err = fs.commit(ctx, n)
-			}
+			err := fs.commit(ctx, n)
 			if storage.Is(err, storage.Stale) {
 				if err := fs.aside(ctx, n, err); err != nil {
 					fs.log.Warn("what cannot be committed waits to be kept aside", "op", "recover", "node", n.id, "err", err)

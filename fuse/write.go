@@ -138,14 +138,7 @@ func (fs *FS) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
 	ctx, done := fs.changing()
 	defer done()
 	if n.dirty() { // a commit at close failed, or pages of a mapping came late
-		err := error(nil)
-		if !n.loaded.Load() {
-			err = fs.load(ctx, n)
-		}
-		if err == nil {
-			err = fs.commit(ctx, n)
-		}
-		if err != nil {
+		if err := fs.commit(ctx, n); err != nil {
 			fs.log.Warn("content waits for its commit after the last close", "op", "release", "node", n.id, "err", err)
 			fs.leftovers.Store(true)
 		}
