@@ -54,7 +54,36 @@ func (in *installation) freeze(t *testing.T) (thaw func()) {
 	if err := tell(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	// One thread of each takes the signal and then stops the others; until it gets
+	// a processor, they go on and answer.
+	eventually(t, time.Minute, func() error {
+		for _, pid := range pids {
+			if err := stopped(pid); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 	return thaw
+}
+
+// stopped returns nil when each thread of a process is.
+func stopped(pid int) error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return fmt.Errorf("no threads of process %d: %w", pid, err)
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			return err
+		}
+		// "pid (name) state …", proc_pid_stat(5); a name may hold anything.
+		if _, rest, _ := bytes.Cut(stat[bytes.LastIndexByte(stat, ')'):], []byte(" ")); !bytes.HasPrefix(rest, []byte("T")) {
+			return fmt.Errorf("%s: %s", thread, stat)
+		}
+	}
+	return nil
 }
 
 // answer is the end of a call that was made in the background.

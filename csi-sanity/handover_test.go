@@ -24,11 +24,10 @@ func TestHandOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = cold.Close() }()
+	t.Cleanup(func() { _ = cold.Close() })
 	old := in.mustStatus(t).component(t, "mounter")
 
 	thaw := in.freeze(t)
-	defer thaw() // before handles are closed
 	if _, err := written.WriteString(" and meanwhile"); err != nil {
 		t.Fatal(err)
 	}

@@ -41,6 +41,7 @@ func writeSynced(t *testing.T, path, content string) *os.File {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = f.Close() }) // or a test that fails leaves its mount busy
 	if _, err := f.WriteString(content); err != nil {
 		t.Fatal(err)
 	}
