@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/smithy-go"
@@ -128,14 +130,24 @@ func rulesOf(bucket string) map[string]call {
 // denied wants AccessDenied and nothing like it.
 func denied(t *testing.T, what string, err error) {
 	t.Helper()
+	if !isDenied(err) {
+		t.Errorf("%s: want AccessDenied, got %v", what, err)
+	}
+}
+
+func isDenied(err error) bool {
 	var api smithy.APIError
 	if errors.As(err, &api) && api.ErrorCode() == "AccessDenied" {
-		return
+		return true
 	}
 	var resp *smithyhttp.ResponseError
-	if errors.As(err, &resp) && resp.HTTPStatusCode() == http.StatusForbidden {
-		t.Logf("%s: forbidden, as %v", what, err)
-		return
-	}
-	t.Errorf("%s: want AccessDenied, got %v", what, err)
+	return errors.As(err, &resp) && resp.HTTPStatusCode() == http.StatusForbidden
+}
+
+// newIAM is IAM with those keys.
+func newIAM(endpoint, access, secret string) *iam.Client {
+	return iam.New(iam.Options{
+		BaseEndpoint: aws.String(endpoint), Region: "us-east-1",
+		Credentials: credentials.NewStaticCredentialsProvider(access, secret, ""),
+	})
 }

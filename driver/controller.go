@@ -40,6 +40,7 @@ type Controller struct {
 	log      *slog.Logger
 
 	pending pending
+	retirer retirer
 }
 
 var _ csi.ControllerServer = (*Controller)(nil)
@@ -51,7 +52,7 @@ func NewController(d ControllerDeps) *Controller {
 	}
 	return &Controller{
 		records: d.Records, buckets: d.Buckets, access: d.Access,
-		capacity: d.Capacity, prepare: d.Prepare, log: d.Log,
+		capacity: d.Capacity, prepare: d.Prepare, log: d.Log, retirer: newRetirer(),
 	}
 }
 

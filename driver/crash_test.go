@@ -54,6 +54,15 @@ func (c *crasher) Grant(ctx context.Context, user string, b storage.BucketName) 
 	return k, err
 }
 
+func (c *crasher) AddKeys(ctx context.Context, user string) (k storage.Keys, err error) {
+	err = c.step(func() error { k, err = c.Store.AddKeys(ctx, user); return err })
+	return k, err
+}
+
+func (c *crasher) EndKeys(ctx context.Context, user string, access []string) error {
+	return c.step(func() error { return c.Store.EndKeys(ctx, user, access) })
+}
+
 func (c *crasher) Revoke(ctx context.Context, user string) error {
 	return c.step(func() error { return c.Store.Revoke(ctx, user) })
 }

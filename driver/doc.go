@@ -1,8 +1,9 @@
 // Package driver is the CSI face of Holdfast: Identity, Controller and Node.
 //
 // Owns: the CSI protocol; volume ids and bucket names; StorageClass parameters;
-// the order of steps in which a volume is made and removed; leases; the folders
-// that the kubelet names.
+// the order of steps in which a volume is made and removed; leases; when a key is
+// made and ended, and keyspb, the service for it; the folders that the kubelet
+// names.
 //
 // Never: S3, the filer or mount(2): those are behind storage's contracts and
 // Mounter. It keeps no state: a restarted controller learns everything from the
@@ -18,8 +19,12 @@
 // → bucket → record gone. Each step may be repeated, so a repeated call finishes
 // what a crash left. A deletion needs every lease to be over.
 //
+// Keys: record (rotation) → new key → record (the key, the old one retired) → the
+// old key's end → record (settled). Run does the last two when it is time, after a
+// crash too.
+//
 // Locks: pending holds its lock for a map access and no longer. No lock is held
-// over I/O. Goroutines: Serve's, which it waits for; Node.Run is its caller's;
+// over I/O. Goroutines: Serve's, which it waits for; both Runs are their callers';
 // a statfs that hangs in the kernel cannot be ended, so there is at most one
 // for each path.
 package driver

@@ -61,6 +61,14 @@ type Access interface {
 	// and nothing else, and returns a new key pair for it. Called again for the
 	// same user it replaces the keys.
 	Grant(ctx context.Context, user string, b BucketName) (Keys, error)
+	// AddKeys makes one more key pair for a user that Grant made; those that it has
+	// go on working. NotFound when there is no such user.
+	AddKeys(ctx context.Context, user string) (Keys, error)
+	// ListKeys returns the user's access keys, those that it made for itself among
+	// them. A missing user has none.
+	ListKeys(ctx context.Context, user string) ([]string, error)
+	// EndKeys ends these access keys of the user. One that is gone is fine.
+	EndKeys(ctx context.Context, user string, access []string) error
 	// Revoke removes the user and every key that it has. A missing one is fine.
 	Revoke(ctx context.Context, user string) error
 }
@@ -81,6 +89,10 @@ type Record struct {
 	// User and Keys for S3.
 	User string `json:"user"`
 	Keys Keys   `json:"keys"`
+	// Retired are keys that a rotation replaced and that work a while longer.
+	Retired []RetiredKey `json:"retired,omitempty"`
+	// Rotation is there while keys are being replaced.
+	Rotation *Rotation `json:"rotation,omitempty"`
 	// Phase: a volume that is not Ready is half-made or half-deleted; repeating
 	// the operation finishes it.
 	Phase Phase `json:"phase"`

@@ -11,6 +11,7 @@ import (
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/s3client"
+	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/seaweed"
 )
 
@@ -62,7 +63,16 @@ func (o controllerOptions) run(ctx context.Context, log *slog.Logger) (err error
 			return err
 		},
 	})
-	return driver.Serve(ctx, o.socket, log, identity, controller)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ran := make(chan error, 1)
+	go func() { ran <- controller.Run(ctx) }()
+	err = driver.Serve(ctx, o.socket, log, identity, controller, driver.NewKeys(controller))
+	cancel()
+	if runErr := <-ran; !storage.IsContext(runErr) {
+		err = errors.Join(err, runErr)
+	}
+	return err
 }
 
 // logger writes JSON lines to standard error, which whoever runs a service keeps.

@@ -38,6 +38,7 @@ func newVolume(a *app) *cobra.Command {
 		newVolumeExpand(a),
 		newVolumeDelete(a),
 		newVolumeCredentials(a),
+		newVolumeRotateKeys(a),
 	)
 	return cmd
 }

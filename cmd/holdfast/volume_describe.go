@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -33,6 +34,10 @@ func newVolumeDescribe(a *app) *cobra.Command {
 			if d.Used != nil {
 				used = size.Bytes(*d.Used).String()
 			}
+			keys := orDash(tailOf(d.Keys.Access))
+			for _, k := range d.Keys.Retired {
+				keys += fmt.Sprintf("; old key %s works until %s", tailOf(k.Access), k.Until.Format(time.RFC3339))
+			}
 			w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
 			for _, row := range [][2]string{
 				{"Name", d.Name},
@@ -41,6 +46,7 @@ func newVolumeDescribe(a *app) *cobra.Command {
 				{"Size", fmt.Sprintf("%s (%d bytes)", size.Bytes(d.Size), d.Size)},
 				{"Access", string(d.Access)},
 				{"Phase", d.Phase},
+				{"Keys", keys},
 				{"Used", used},
 				{"In use by", orDash(strings.Join(d.Nodes, ", "))},
 				{"Mounted at", orDash(strings.Join(d.Mounts, ", "))},

@@ -108,5 +108,10 @@ func (r record) read() storage.Record {
 func cloneRecord(r storage.Record) storage.Record {
 	r.Parameters = maps.Clone(r.Parameters)
 	r.Leases = maps.Clone(r.Leases)
+	r.Retired = slices.Clone(r.Retired)
+	if r.Rotation != nil {
+		rotation := *r.Rotation
+		r.Rotation = &rotation
+	}
 	return r
 }

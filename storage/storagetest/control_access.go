@@ -51,6 +51,8 @@ func Access(t *testing.T, access storage.Access, buckets storage.Buckets, use Us
 	t.Run("Anonymous", s.anonymous)
 	t.Run("GrantAgainReplacesKeys", s.grantAgain)
 	t.Run("GrantMovesToAnotherBucket", s.grantMoves)
+	t.Run("KeysAddedAndEnded", s.addAndEnd)
+	t.Run("KeysOfNobody", s.keysOfNobody)
 	t.Run("RevokeEndsEveryKey", s.revoke)
 	t.Run("RevokeMissingIsFine", s.revokeMissing)
 	t.Run("ContextEnds", s.contextEnds)
@@ -146,6 +148,11 @@ func (s accessSuite) contextEnds(t *testing.T) {
 	b := Unique("suite")
 	_, err := s.access.Grant(ctx, userOf(b), b)
 	wantContext(t, "grant", err)
+	_, err = s.access.AddKeys(ctx, userOf(b))
+	wantContext(t, "add keys", err)
+	_, err = s.access.ListKeys(ctx, userOf(b))
+	wantContext(t, "list keys", err)
+	wantContext(t, "end keys", s.access.EndKeys(ctx, userOf(b), []string{"KEY"}))
 	wantContext(t, "revoke", s.access.Revoke(ctx, userOf(b)))
 }
 

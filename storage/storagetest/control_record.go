@@ -31,7 +31,9 @@ func sample(id storage.VolumeID) storage.Record {
 		ID: id, Name: "pvc-" + string(id), Bucket: storage.BucketName(id), Capacity: 1<<40 + 1,
 		Access: storage.Single, Parameters: map[string]string{"a": "b"},
 		User: "holdfast-" + string(id), Keys: storage.Keys{Access: "AK", Secret: "s/ec+ret="},
-		Phase: storage.Creating, Created: at,
+		Retired:  []storage.RetiredKey{{Access: "OLD", Until: at.Add(time.Hour)}},
+		Rotation: &storage.Rotation{ID: "r", Begun: at},
+		Phase:    storage.Creating, Created: at,
 		Leases: map[string]storage.Lease{"node-1": {Until: at.Add(time.Minute), Path: "/var/lib/x"}},
 	}
 }
@@ -194,9 +196,10 @@ func recordShared(t *testing.T, records storage.Records) {
 	r := createRecord(t, records, sample(volume()))
 	r.Leases["intruder"] = storage.Lease{}
 	r.Parameters["intruder"] = ""
+	r.Retired[0].Access, r.Rotation.ID = "intruder", "intruder"
 	got, err := records.GetRecord(t.Context(), r.ID)
 	must(t, "get", err)
-	if len(got.Leases) != 1 || len(got.Parameters) != 1 {
+	if len(got.Leases) != 1 || len(got.Parameters) != 1 || got.Retired[0].Access != "OLD" || got.Rotation.ID != "r" {
 		t.Errorf("a caller's change reached the store: %+v", got)
 	}
 }

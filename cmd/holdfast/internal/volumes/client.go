@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/driver/keyspb"
 )
 
 // callTimeout bounds one CSI call: the driver's own deadlines are shorter, so
@@ -25,6 +26,7 @@ type Client struct {
 	conns      []*grpc.ClientConn
 	controller csi.ControllerClient
 	node       csi.NodeClient
+	keys       keyspb.VolumeKeysClient
 }
 
 // Dial makes a client. It connects with the first call.
@@ -41,6 +43,7 @@ func Dial(dir state.Dir) (*Client, error) {
 	}
 	c.controller = csi.NewControllerClient(c.conns[0])
 	c.node = csi.NewNodeClient(c.conns[1])
+	c.keys = keyspb.NewVolumeKeysClient(c.conns[0])
 	return c, nil
 }
 

@@ -14,6 +14,8 @@ type Description struct {
 	Volume
 	// Nodes that use it now.
 	Nodes []string `json:"nodes"`
+	// Keys are those that open its bucket.
+	Keys Keys `json:"keys"`
 	// Used are the bytes in it, where a mount here can tell.
 	Used *int64 `json:"used,omitempty"`
 }
@@ -28,6 +30,9 @@ func (c *Client) Describe(ctx context.Context, name string) (Description, error)
 	resp, err := c.controller.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: v.ID})
 	if err != nil && status.Code(err) != codes.Unimplemented {
 		return Description{}, c.explain(err)
+	}
+	if d.Keys, err = c.Keys(ctx, v); err != nil {
+		return Description{}, err
 	}
 	d.Nodes = append(d.Nodes, resp.GetStatus().GetPublishedNodeIds()...)
 	if len(v.Mounts) == 0 {
