@@ -31,8 +31,8 @@ const (
 	// mergeBegin and mergeEnd are how many chunks more than it needs a file has
 	// when merging begins and ends.
 	mergeBegin, mergeEnd = 32, 28
-	// mergeEvery so many commits of a file it is looked whether it is crowded.
-	mergeEvery = 16
+	// mergeEvery so many commits of a file it is looked whether it is to be merged.
+	mergeEvery = 8
 	// mergeQueue is how many files may wait. One that finds no room comes again
 	// with its next commits.
 	mergeQueue = 64
@@ -46,12 +46,12 @@ type merging struct {
 	doubt bool
 }
 
-// committed counts a commit of n, and has it merged if it is crowded.
+// committed counts a commit of n, and has it looked at now and then.
 func (fs *FS) committed(n *node) {
 	if n.commits.Add(1)%mergeEvery != 0 {
 		return
 	}
-	if e := n.stored(); !storage.Crowd(&e, mergeBegin) {
+	if e := n.stored(); len(e.Chunks) <= storage.FewChunks {
 		return
 	}
 	select {
@@ -60,7 +60,7 @@ func (fs *FS) committed(n *node) {
 	}
 }
 
-// mergeFiles merges the files that were found crowded, until ctx ends.
+// mergeFiles merges the files that have many chunks, until ctx ends.
 func (fs *FS) mergeFiles(ctx context.Context) {
 	for {
 		select {
@@ -74,18 +74,21 @@ func (fs *FS) mergeFiles(ctx context.Context) {
 	}
 }
 
-// mergeFile merges what is crowded in one file.
+// mergeFile merges what is to be merged in one file.
 func (fs *FS) mergeFile(ctx context.Context, n *node) error {
 	defer fs.table.drop(n) // the kernel may have forgotten it meanwhile
 	if err := fs.settleMerge(ctx, n); err != nil {
 		return err
 	}
-	for ctx.Err() == nil {
+	for spare := mergeBegin; ctx.Err() == nil; {
 		e := n.stored()
-		if orphan, _ := fs.table.state(n); orphan || !e.Native || !storage.Crowd(&e, mergeEnd) {
+		if orphan, _ := fs.table.state(n); orphan || !e.Native {
 			return nil
 		}
-		m, ok := storage.Crowded(&e)
+		if storage.Crowd(&e, mergeBegin) {
+			spare = mergeEnd
+		}
+		m, ok := storage.NextMerge(&e, spare)
 		if !ok {
 			return nil
 		}

@@ -19,7 +19,14 @@ const (
 	// maxFilled is how large a hole a merged chunk may fill with zeros: it costs
 	// less than a chunk more.
 	maxFilled = 16 << 10
+	// FewChunks are left alone: there is nothing to gain.
+	FewChunks = 16
 )
+
+// blocks are what a file is divided into, from its beginning, the largest first.
+// Each is four of the next, so what is appended a little at a time is written again
+// once for each of them at most, and one of them is a chunk as it is streamed.
+var blocks = [...]int64{4 * ChunkSize, ChunkSize, ChunkSize / 4, ChunkSize / 16, ChunkSize / 64}
 
 // Merge is a run of a file that is to become one chunk.
 type Merge struct {
@@ -30,6 +37,79 @@ type Merge struct {
 	// Modified is the order of the new chunk: above those, below whatever is
 	// written after they were looked at.
 	Modified int64
+}
+
+// NextMerge returns what of a file is to be merged next: a block that has been
+// filled, or, of a file with more chunks than spare and those that its content
+// needs, the run that is best merged. ok is false when there is none.
+func NextMerge(e *Entry, spare int) (m Merge, ok bool) {
+	if len(e.Chunks) <= FewChunks {
+		return Merge{}, false
+	}
+	layout := Layout(e.Chunks)
+	if m, ok := filled(layout, content(e)); ok {
+		return m, true
+	}
+	if !Crowd(e, spare) {
+		return Merge{}, false
+	}
+	return crowded(layout, MergeLimit(content(e)), minMerged, maxFilled)
+}
+
+// filled finds a block that was filled a little at a time and is followed by
+// others: it becomes one chunk. A chunk that is more than half of it is not
+// written again for the rest, so each time the bytes of a chunk are written again
+// it is for one that is twice as large or larger. A block is at most a quarter of
+// what the file holds.
+func filled(layout []Extent, held int64) (m Merge, ok bool) {
+	if len(layout) == 0 {
+		return Merge{}, false
+	}
+	parts := map[ChunkID]int{}
+	for _, x := range layout {
+		parts[x.Chunk.ID]++
+	}
+	for _, size := range blocks {
+		if size > held/4 {
+			continue
+		}
+		last := layout[len(layout)-1].Offset / size * size
+		for from := 0; layout[from].Offset < last; {
+			to, end := from, (layout[from].Offset/size+1)*size
+			for layout[to].Offset < end {
+				to++
+			}
+			if grows(layout[from:to], min(size+size/4, maxMerged), parts) {
+				return merge(layout[from:to]), true
+			}
+			from = to
+		}
+	}
+	return Merge{}, false
+}
+
+// grows reports whether the run of a layout, of at most limit bytes, is made of
+// three chunks or more, of which none shows more than half of it. parts is how many
+// extents show a chunk.
+func grows(run []Extent, limit int64, parts map[ChunkID]int) bool {
+	bytes := run[len(run)-1].End() - run[0].Offset
+	if len(run) < 3 || bytes > limit {
+		return false
+	}
+	shown, inside, gone := map[ChunkID]int64{}, map[ChunkID]int{}, 0
+	for i, x := range run {
+		id := x.Chunk.ID
+		if i > 0 && x.Offset-run[i-1].End() > maxFilled {
+			return false
+		}
+		if shown[id] += x.Size; shown[id] > bytes/2 {
+			return false
+		}
+		if inside[id]++; inside[id] == parts[id] {
+			gone++
+		}
+	}
+	return gone >= 3
 }
 
 // MergeLimit is how large a chunk merging makes of a file with so many bytes: a
@@ -55,13 +135,8 @@ func Crowd(e *Entry, spare int) bool {
 	return len(e.Chunks) > spare+int(held/MergeLimit(held)*5/4)
 }
 
-// Crowded finds the run of a file that is best merged: where the most chunks go
-// for the fewest bytes written again. ok is false when there is none.
-func Crowded(e *Entry) (m Merge, ok bool) {
-	return crowded(Layout(e.Chunks), MergeLimit(content(e)), minMerged, maxFilled)
-}
-
-// crowded looks at the longest runs of at most limit bytes, of a quarter of that,
+// crowded finds the run of a file that is best merged: where the most chunks go
+// for the fewest bytes written again. It looks at the longest runs of at most limit bytes, of a quarter of that,
 // and so on down to least. Short runs of small chunks are the cheap ones; looking
 // at every run would take the square of their number.
 func crowded(layout []Extent, limit, least, filled int64) (m Merge, ok bool) {

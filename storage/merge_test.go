@@ -3,6 +3,7 @@ package storage
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -40,18 +41,26 @@ func TestMergedKeepsForeignWrites(t *testing.T) {
 	}
 }
 
-// TestCrowdedStops: a file of chunks that are as large as they may be is not
-// merged, nor is one whose holes are large.
-func TestCrowdedStops(t *testing.T) {
-	var large, sparse Entry
+// TestMergingStops: a file of chunks that are as large as they may be is not
+// merged, nor is one whose holes are large, and no block because of a small part of
+// it.
+func TestMergingStops(t *testing.T) {
+	var large, sparse, patched Entry
 	for i := range int64(50) {
-		large.Chunks = append(large.Chunks, Chunk{ID: ChunkID(fmt.Sprint(i)), Offset: i * ChunkSize, Size: ChunkSize, Modified: 1})
+		large.Chunks = append(large.Chunks, Chunk{ID: ChunkID(fmt.Sprint(i)), Offset: i * blocks[0], Size: blocks[0], Modified: 1})
 		sparse.Chunks = append(sparse.Chunks, Chunk{ID: ChunkID(fmt.Sprint(i)), Offset: i << 30, Size: 4096, Modified: 1})
 	}
-	large.Size, sparse.Size = 50*ChunkSize, 50<<30
-	for name, e := range map[string]*Entry{"large": &large, "sparse": &sparse} {
-		if m, ok := Crowded(e); ok && (name == "sparse" || m.To-m.From > MergeLimit(e.Size)) {
+	patched.Chunks = slices.Clone(large.Chunks)
+	for i := range int64(20) {
+		patched.Chunks = append(patched.Chunks, Chunk{ID: ChunkID(fmt.Sprint("patch", i)), Offset: blocks[0] + i<<16, Size: 4096, Modified: 2})
+	}
+	large.Size, sparse.Size, patched.Size = 50*blocks[0], 50<<30, 50*blocks[0]
+	for name, e := range map[string]*Entry{"large": &large, "sparse": &sparse, "patched": &patched} {
+		if m, ok := NextMerge(e, 32); ok && name != "sparse" {
 			t.Errorf("%s: %d-%d of %d chunks", name, m.From, m.To, len(m.Seen))
+		}
+		if m, ok := NextMerge(e, 0); ok && (name == "sparse" || m.To-m.From > maxMerged) {
+			t.Errorf("%s, crowded: %d-%d of %d chunks", name, m.From, m.To, len(m.Seen))
 		}
 	}
 	if Crowd(&large, 32) || !Crowd(&sparse, 32) {
@@ -64,14 +73,15 @@ func TestCrowdedStops(t *testing.T) {
 func TestMergingKeepsUp(t *testing.T) {
 	for _, c := range []struct {
 		name          string
-		base          int64
+		base, piece   int64
 		commits, most int
 		amplified     float64
 		size          int64
 		at            func(i int, size int64) int64
 	}{
-		{"append", 0, 20_000, 100, 20, 0, func(i int, _ int64) int64 { return int64(i) * 4096 }},
-		{"random", 10 << 20, 2_000, 70, 60, 10 << 20, func(_ int, size int64) int64 { return rand.Int64N(size/4096) * 4096 }},
+		{"append", 0, 4096, 100_000, 60, 5, 0, func(i int, _ int64) int64 { return int64(i) * 4096 }},
+		{"append 10,000 bytes", 0, 10_000, 20_000, 50, 5, 0, func(i int, _ int64) int64 { return int64(i) * 10_000 }},
+		{"random", 10 << 20, 4096, 2_000, 70, 60, 10 << 20, func(_ int, size int64) int64 { return rand.Int64N(size/4096) * 4096 }},
 	} {
 		e := Entry{Size: c.base}
 		n := 0
@@ -85,14 +95,17 @@ func TestMergingKeepsUp(t *testing.T) {
 		most, merges, wrote := 0, 0, int64(0)
 		for i := range c.commits {
 			off := c.at(i, c.size)
-			e.Chunks = Visible(append(e.Chunks, add(off, 4096, NextModified(e.Chunks))))
-			e.Size = max(e.Size, off+4096)
-			most = max(most, len(e.Chunks))
-			if i%16 != 15 || !Crowd(&e, 32) {
-				continue
+			e.Chunks = append(e.Chunks, add(off, c.piece, NextModified(e.Chunks)))
+			if off < e.Size {
+				e.Chunks = Visible(e.Chunks)
 			}
-			for Crowd(&e, 28) {
-				m, ok := Crowded(&e)
+			e.Size = max(e.Size, off+c.piece)
+			most = max(most, len(e.Chunks))
+			for spare := 32; i%8 == 7; {
+				if Crowd(&e, 32) {
+					spare = 28
+				}
+				m, ok := NextMerge(&e, spare)
 				if !ok {
 					break
 				}
@@ -104,7 +117,7 @@ func TestMergingKeepsUp(t *testing.T) {
 				}
 			}
 		}
-		amplified := float64(wrote) / float64(c.commits*4096)
+		amplified := float64(wrote) / float64(int64(c.commits)*c.piece)
 		t.Logf("%s: at most %d chunks, %d mergings, %.1f bytes written by them for each byte written", c.name, most, merges, amplified)
 		if most > c.most || amplified > c.amplified {
 			t.Errorf("%s: want at most %d chunks and %.0f bytes", c.name, c.most, c.amplified)
@@ -112,10 +125,10 @@ func TestMergingKeepsUp(t *testing.T) {
 	}
 }
 
-func BenchmarkCrowded(b *testing.B) {
+func BenchmarkNextMerge(b *testing.B) {
 	e := Entry{Chunks: many(100_000, false), Size: 100_000 * 4096}
 	for b.Loop() {
-		if _, ok := Crowded(&e); !ok {
+		if _, ok := NextMerge(&e, 32); !ok {
 			b.Fatal("nothing to merge")
 		}
 	}
