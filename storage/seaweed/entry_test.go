@@ -4,6 +4,9 @@ import (
 	"slices"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
 )
@@ -53,5 +56,37 @@ func TestMarkerIsText(t *testing.T) {
 	}
 	if got := commitsFromWire(mark); !slices.Equal(got, commits) {
 		t.Errorf("%q is read as %v", mark, got)
+	}
+}
+
+// TestToWireLeavesOrigin: what an entry was read as is the condition of its change,
+// so it stays as it is, with fields that we do not know, also while messages made
+// from it share its chunks.
+func TestToWireLeavesOrigin(t *testing.T) {
+	read := &filerpb.Entry{
+		Name: "f", Attributes: &filerpb.FuseAttributes{FileSize: 15, FileMode: 0o644, Mtime: 7},
+		Extended: map[string][]byte{marker: []byte("1"), xattrPrefix + "user.a": {1}, "foreign": {2}},
+	}
+	for i := range int64(3) {
+		read.Chunks = append(read.Chunks, &filerpb.FileChunk{FileId: "3,01637037d6", Offset: 5 * i, Size: 5, ModifiedTsNs: i + 1})
+	}
+	read.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 42))
+	read.Chunks[1].ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 1000, protowire.VarintType), 43))
+	before := proto.CloneOf(read)
+	e := fromWire(read)
+	e.Xattr["user.a"], e.Size, e.Mode, e.Native = []byte{9}, 12, 0o600, false
+	e.Chunks = append(storage.Cut(e.Chunks, 12)[1:], storage.Chunk{ID: "3,99637037d6", Size: 5, Modified: 9})
+	w := toWire(e)
+	if !proto.Equal(read, before) {
+		t.Errorf("what was read became %v", read)
+	}
+	if c := w.GetChunks(); len(c) != 3 || c[0] != read.GetChunks()[1] || c[1].GetSize() != 2 || c[2].GetFileId() != "3,99637037d6" {
+		t.Errorf("chunks %v", c)
+	}
+	if string(w.ProtoReflect().GetUnknown()) != string(before.ProtoReflect().GetUnknown()) || w.GetExtended()["foreign"] == nil {
+		t.Errorf("what we do not know is lost: %v", w)
+	}
+	if c := unchanged(read, "g").GetClauses()[0].GetExpectedEntry(); c.GetName() != "g" || read.GetName() != "f" || len(c.GetChunks()) != 3 {
+		t.Errorf("condition %v of %v", c, read)
 	}
 }

@@ -15,8 +15,11 @@ import (
 
 // unchanged is the condition that the filer still holds was, under name.
 func unchanged(was *filerpb.Entry, name string) *filerpb.WriteCondition {
-	expected := proto.CloneOf(was)
-	expected.Name = name
+	expected := was
+	if was.GetName() != name {
+		expected = beside(was)
+		expected.Name = name
+	}
 	return &filerpb.WriteCondition{Clauses: []*filerpb.WriteCondition_Clause{{
 		Kind: filerpb.WriteCondition_IF_ENTRY_EQUAL, ExpectedEntry: expected,
 	}}}
