@@ -89,9 +89,10 @@ bench: build ## Measure Holdfast beside weed mount and a loopback, and write BEN
 FUZZ_TIME ?= 1m
 
 .PHONY: fuzz
-fuzz: preflight ## Open journals that are damaged in every way (FUZZ_TIME=1m for each target)
+fuzz: preflight ## Open journals and records that are damaged in every way (FUZZ_TIME=1m for each target)
 	$(GO) test -run '^$$' -fuzz '^FuzzDamage$$' -fuzztime $(FUZZ_TIME) ./cache/journal
 	$(GO) test -run '^$$' -fuzz '^FuzzFile$$' -fuzztime $(FUZZ_TIME) ./cache/journal
+	$(GO) test -run '^$$' -fuzz '^FuzzRecord$$' -fuzztime $(FUZZ_TIME) ./storage
 
 .PHONY: image-test
 image-test: preflight ## Build the Dockerfile for amd64 and arm64 without a registry, and look inside

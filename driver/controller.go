@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"time"
 
@@ -41,6 +42,7 @@ type Controller struct {
 
 	pending pending
 	retirer retirer
+	seen    storage.Sightings
 }
 
 var _ csi.ControllerServer = (*Controller)(nil)
@@ -88,6 +90,9 @@ const (
 	contextAccess = "access"
 	// contextPhase is there for a volume that is not ready.
 	contextPhase = "phase"
+	// contextLeases is what ControllerGetVolume tells beside, as JSON: by which nodes
+	// the volume is used, since and until when.
+	contextLeases = "leases"
 )
 
 func toCSI(r storage.Record) *csi.Volume {
@@ -104,5 +109,25 @@ func toCSI(r storage.Record) *csi.Volume {
 	return v
 }
 
-// now is the time that leases are judged by.
+// leases are those that have to be honoured, as JSON.
+func (c *Controller) leases(r *storage.Record) string {
+	type lease struct {
+		Node  string    `json:"node"`
+		Since time.Time `json:"since,omitzero"`
+		Until time.Time `json:"until,omitzero"`
+		Path  string    `json:"path,omitempty"`
+	}
+	list := []lease{}
+	for _, node := range c.seen.Live(r) {
+		l := r.Leases[node]
+		list = append(list, lease{node, l.Since, l.Until, l.Path})
+	}
+	b, err := json.Marshal(list)
+	if err != nil { // a time that JSON has no form for
+		return "[]"
+	}
+	return string(b)
+}
+
+// now is this machine's clock, for what people are told.
 func now() time.Time { return time.Now() }

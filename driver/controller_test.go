@@ -200,7 +200,7 @@ func TestDeleteWhileInUse(t *testing.T) {
 	c := newController(s)
 	_, err := c.CreateVolume(t.Context(), ask("photos"))
 	must(t, err)
-	lease(t, s, "node-7", time.Now().Add(time.Minute))
+	lease(t, s, "node-7")
 	_, err = c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "photos"})
 	wantKind(t, "delete", err, storage.InUse)
 	if err != nil && !strings.Contains(err.Error(), "node-7") {
@@ -209,7 +209,8 @@ func TestDeleteWhileInUse(t *testing.T) {
 	if r, err := s.GetRecord(t.Context(), "photos"); err != nil || r.Phase != storage.Ready {
 		t.Errorf("record = %v, %v", r, err)
 	}
-	lease(t, s, "node-7", time.Now().Add(-time.Second))
+	_, err = updateRecord(t.Context(), s, "photos", func(r *storage.Record) error { r.Return("node-7"); return nil })
+	must(t, err)
 	_, err = c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "photos"})
 	must(t, err)
 	checkNothing(t, s)
@@ -343,14 +344,11 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
-// lease sets a node's lease.
-func lease(t *testing.T, s *memory.Store, node string, until time.Time) {
+// lease gives a node a lease.
+func lease(t *testing.T, s *memory.Store, node string) {
 	t.Helper()
 	_, err := updateRecord(t.Context(), s, "photos", func(r *storage.Record) error {
-		if r.Leases == nil {
-			r.Leases = map[string]storage.Lease{}
-		}
-		r.Leases[node] = storage.Lease{Until: until}
+		r.Grant(node, storage.Lease{}, time.Now())
 		return nil
 	})
 	must(t, err)

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
@@ -26,8 +27,8 @@ func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
 	// The condition on the record's update is the fence: a node that staged the
 	// volume since it was read has changed it, and is seen in the next round.
 	r, err := updateRecord(ctx, c.records, id, func(r *storage.Record) error {
-		if node := r.Holder(now()); node != "" {
-			return storage.Errorf(storage.InUse, "volume %s is in use on node %s; unmount it there first", id, node)
+		if err := c.unused(r); err != nil {
+			return err
 		}
 		r.Phase = storage.Deleting
 		return nil
@@ -47,6 +48,16 @@ func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
 		return err
 	}
 	c.log.InfoContext(ctx, "volume deleted", slog.String("volume", string(id)), slog.String("bucket", string(r.Bucket)))
+	return nil
+}
+
+// unused says which node's lease keeps a volume from being deleted.
+func (c *Controller) unused(r *storage.Record) error {
+	for _, node := range c.seen.Live(r) {
+		left := c.seen.Left(r, node)
+		return storage.Errorf(storage.InUse, "volume %s is in use on node %s; unmount it there first (a node that is gone keeps it until %s at the longest: then try again)",
+			r.ID, node, time.Now().Add(left).UTC().Format(time.RFC3339))
+	}
 	return nil
 }
 

@@ -23,6 +23,12 @@
 // old key's end → record (settled). Run does the last two when it is time, after a
 // crash too.
 //
+// Leases: a node that stages a volume has one in the volume's record, and renews
+// it. What is of one node is staged on another only when its lease was given back,
+// or has stood still for its length by the clock of whoever waits
+// (storage/lease.go: clocks of two nodes are never compared). The volume enters a
+// new epoch then.
+//
 // Locks: pending holds its lock for a map access and no longer. No lock is held
 // over I/O. Goroutines: Serve's, which it waits for; both Runs are their callers';
 // a statfs that hangs in the kernel cannot be ended, so there is at most one

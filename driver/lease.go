@@ -12,8 +12,12 @@ import (
 )
 
 // This file keeps the leases of this node's volumes. A lease keeps others from
-// deleting a volume, and a volume of one node from being staged on another. Clocks
-// of nodes must agree to well below its length.
+// deleting a volume, and a volume of one node from being staged on another. When
+// another node's lease is over is decided without clocks: storage/lease.go.
+//
+// The mounter renews the lease of a single volume too, and asks the record before
+// it commits when it could not (fuse/fence.go). So a node process that is away
+// stops no application, and a mounter that is away loses no volume.
 
 const (
 	// renewers bounds the renewals under way.
@@ -23,49 +27,73 @@ const (
 	forgetAfter = time.Hour
 )
 
-// usableBy says whether a node may have the volume.
-func usableBy(r *storage.Record, node string) error {
+// stageable says whether a volume may be staged at all.
+func stageable(r *storage.Record) error {
 	switch r.Phase {
 	case storage.Ready:
+		return nil
 	case storage.Deleting:
 		return storage.Errorf(storage.InUse, "volume %s is being deleted", r.ID)
 	default:
 		return storage.Errorf(storage.Busy, "volume %s is still being created; try again", r.ID)
 	}
+}
+
+// evict ends the leases that are in the way of this node, or says whose is not
+// over and when it will be.
+func (n *Node) evict(r *storage.Record) error {
 	if r.Access != storage.Single {
 		return nil
 	}
-	others := *r
-	others.Leases = map[string]storage.Lease{}
-	for name, l := range r.Leases {
-		if name != node {
-			others.Leases[name] = l
+	for _, node := range r.Nodes() {
+		if node == n.o.NodeID {
+			continue
 		}
-	}
-	if holder := others.Holder(now()); holder != "" {
-		return storage.Errorf(storage.InUse, "volume %s is in use on node %s and can be on one node at a time", r.ID, holder)
+		if left := n.seen.Left(r, node); left > 0 {
+			return storage.Errorf(storage.InUse, "volume %s is in use on node %s and can be on one node at a time; that ends when it is unstaged there, or at %s (in %s) if the node does not renew its lease until then",
+				r.ID, node, time.Now().Add(left).UTC().Format(time.RFC3339), left.Round(time.Second))
+		}
+		r.Return(node)
 	}
 	return nil
 }
 
-// takeLease takes or renews this node's lease.
-func (n *Node) takeLease(ctx context.Context, id storage.VolumeID, path string) (storage.Record, error) {
-	return updateRecord(ctx, n.records, id, func(r *storage.Record) error {
-		if err := usableBy(r, n.o.NodeID); err != nil {
+// takeLease takes this node's lease, or renews it. A volume of one node that is
+// mounted here and has no lease is another's, or was: what its mount holds must
+// not be brought into the bucket any more.
+func (n *Node) takeLease(ctx context.Context, id storage.VolumeID, path string, mounted bool) (storage.Record, error) {
+	var before []string
+	r, err := updateRecord(ctx, n.records, id, func(r *storage.Record) error {
+		before = r.Nodes()
+		if err := stageable(r); err != nil {
 			return err
 		}
-		at := now().UTC()
-		if r.Leases == nil {
-			r.Leases = map[string]storage.Lease{}
+		have, ours := r.Leases[n.o.NodeID]
+		if mounted && !ours && r.Access == storage.Single {
+			return storage.Errorf(storage.InUse, "volume %s is mounted here, and this node has lost it: it fell silent, and the volume was given to another node or given up (epoch %d); unpublish and unstage it here, then it can be staged again", id, r.Epoch)
 		}
-		for node, l := range r.Leases {
-			if at.Sub(l.Until) > forgetAfter {
-				delete(r.Leases, node)
+		if err := n.evict(r); err != nil {
+			return err
+		}
+		for _, node := range n.seen.Still(r, forgetAfter) {
+			if node != n.o.NodeID {
+				r.Return(node)
 			}
 		}
-		r.Leases[n.o.NodeID] = storage.Lease{Until: at.Add(n.o.LeaseFor), Path: path}
+		if ours {
+			have.Path, have.For, have.Grace = path, n.o.LeaseFor, n.o.LeaseGrace
+			r.Leases[n.o.NodeID] = have
+			return r.Renew(n.o.NodeID, have.Epoch, n.o.Now())
+		}
+		r.Grant(n.o.NodeID, storage.Lease{For: n.o.LeaseFor, Grace: n.o.LeaseGrace, Path: path}, n.o.Now())
 		return nil
 	})
+	for _, node := range before {
+		if _, stays := r.Leases[node]; err == nil && !stays {
+			n.log.WarnContext(ctx, "the lease of a node that fell silent is over and was ended", slog.String("volume", string(id)), slog.String("holder", node), slog.Uint64("epoch", r.Epoch))
+		}
+	}
+	return r, err
 }
 
 // giveLeaseBack ends this node's lease at once.
@@ -79,7 +107,7 @@ func (n *Node) giveLeaseBack(ctx context.Context, id storage.VolumeID) error {
 			return nil
 		}
 		_, err = updateRecord(ctx, n.records, id, func(r *storage.Record) error {
-			delete(r.Leases, n.o.NodeID)
+			r.Return(n.o.NodeID)
 			return nil
 		})
 	}
@@ -145,7 +173,7 @@ func (n *Node) renew(ctx context.Context, id string) {
 	if have == nil {
 		return
 	}
-	if _, err := n.takeLease(ctx, storage.VolumeID(id), have.Target); err != nil {
+	if _, err := n.takeLease(ctx, storage.VolumeID(id), have.Target, true); err != nil {
 		n.notRenewed(ctx, id, err)
 	}
 }

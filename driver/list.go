@@ -79,7 +79,11 @@ func (c *Controller) ControllerGetVolume(ctx context.Context, req *csi.Controlle
 	if err != nil {
 		return nil, err
 	}
-	return &csi.ControllerGetVolumeResponse{Volume: toCSI(r), Status: &csi.ControllerGetVolumeResponse_VolumeStatus{}}, nil
+	v := toCSI(r)
+	v.VolumeContext[contextLeases] = c.leases(&r)
+	return &csi.ControllerGetVolumeResponse{Volume: v, Status: &csi.ControllerGetVolumeResponse_VolumeStatus{
+		PublishedNodeIds: c.seen.Live(&r),
+	}}, nil
 }
 
 func (c *Controller) get(ctx context.Context, volumeID string) (storage.Record, error) {

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"path/filepath"
@@ -45,13 +46,23 @@ type MountConfig struct {
 	ReadOnly bool               `json:"readOnly"`
 	// Node is the name by which the record's leases know this one.
 	Node string `json:"node,omitempty"`
+	// Epoch of the lease under which a volume of one node was mounted: nothing is
+	// committed to it under another.
+	Epoch uint64 `json:"epoch,omitempty"`
+}
+
+// mountConfig is what the mounter is told of a volume that this node has leased.
+func (n *Node) mountConfig(r *storage.Record, readOnly bool) MountConfig {
+	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, ReadOnly: readOnly, Node: n.o.NodeID}
+	if r.Access == storage.Single {
+		c.Epoch = r.Leases[n.o.NodeID].Epoch
+	}
+	return c
 }
 
 const (
-	// leaseFor is how long a node that fell silent keeps its volumes from others,
-	// renewEvery lets two renewals fail before that.
-	leaseFor   = 60 * time.Second
-	renewEvery = 20 * time.Second
+	// renewals are tried in each lease: two may fail before it ends.
+	renewals = 3
 	// statTimeout bounds a statfs; the kubelet gives up after a minute or two and
 	// measures its volumes in a few workers.
 	statTimeout = 5 * time.Second
@@ -72,8 +83,11 @@ type NodeOptions struct {
 	NodeID string
 	// MaxVolumes is told to the scheduler; 0 means no limit.
 	MaxVolumes int64
-	// LeaseFor, RenewEvery and StatTimeout are 60, 20 and 5 seconds unless set.
-	LeaseFor, RenewEvery, StatTimeout time.Duration
+	// LeaseFor and LeaseGrace are storage's unless set, RenewEvery a third of
+	// LeaseFor, StatTimeout 5 seconds.
+	LeaseFor, LeaseGrace, RenewEvery, StatTimeout time.Duration
+	// Now is this node's clock, for what people are told; the system's when nil.
+	Now func() time.Time
 }
 
 // Validate says whether the options can work.
@@ -81,7 +95,7 @@ func (o NodeOptions) Validate() error {
 	switch {
 	case o.NodeID == "" || len(o.NodeID) > maxNodeID:
 		return storage.Errorf(storage.Invalid, "node id %q: 1 to %d bytes are needed", o.NodeID, maxNodeID)
-	case o.MaxVolumes < 0 || o.LeaseFor < 0 || o.RenewEvery < 0 || o.StatTimeout < 0:
+	case o.MaxVolumes < 0 || o.LeaseFor < 0 || o.LeaseGrace < 0 || o.RenewEvery < 0 || o.StatTimeout < 0:
 		return storage.Errorf(storage.Invalid, "node options must not be negative")
 	case o.LeaseFor > 0 && o.RenewEvery >= o.LeaseFor:
 		return storage.Errorf(storage.Invalid, "leases of %s renewed every %s would end", o.LeaseFor, o.RenewEvery)
@@ -104,6 +118,7 @@ type Node struct {
 
 	pending pending
 	stats   stats
+	seen    storage.Sightings
 }
 
 var _ csi.NodeServer = (*Node)(nil)
@@ -113,11 +128,11 @@ func NewNode(d NodeDeps, o NodeOptions) (*Node, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	if o.LeaseFor == 0 {
-		o.LeaseFor = leaseFor
-	}
-	if o.RenewEvery == 0 {
-		o.RenewEvery = min(renewEvery, o.LeaseFor/3)
+	o.LeaseFor = cmp.Or(o.LeaseFor, storage.LeaseFor)
+	o.LeaseGrace = cmp.Or(o.LeaseGrace, storage.LeaseGrace)
+	o.RenewEvery = cmp.Or(o.RenewEvery, o.LeaseFor/renewals)
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.StatTimeout == 0 {
 		o.StatTimeout = statTimeout

@@ -34,7 +34,12 @@ func newBench(t *testing.T) *bench {
 
 func (b *bench) otherNode(t *testing.T, id string, m *fakeMounter) *Node {
 	t.Helper()
-	n, err := NewNode(NodeDeps{Records: b.store, Mounter: m, Table: m}, NodeOptions{NodeID: id, StatTimeout: 100 * time.Millisecond})
+	return b.nodeWithClock(t, id, m, nil)
+}
+
+func (b *bench) nodeWithClock(t *testing.T, id string, m *fakeMounter, now func() time.Time) *Node {
+	t.Helper()
+	n, err := NewNode(NodeDeps{Records: b.store, Mounter: m, Table: m}, NodeOptions{NodeID: id, StatTimeout: 100 * time.Millisecond, Now: now})
 	must(t, err)
 	return n
 }
@@ -79,7 +84,7 @@ func (b *bench) holder(t *testing.T) string {
 	t.Helper()
 	r, err := b.store.GetRecord(t.Context(), "photos")
 	must(t, err)
-	return r.Holder(time.Now())
+	return strings.Join(r.Nodes(), " ")
 }
 
 func TestLifeOfAMount(t *testing.T) {

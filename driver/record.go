@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"maps"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -20,8 +19,6 @@ func updateRecord(ctx context.Context, records storage.Records, id storage.Volum
 		if err != nil {
 			return storage.Record{}, err
 		}
-		// The map is copied: a Records may hand out what it keeps.
-		r.Leases = maps.Clone(r.Leases)
 		if err := change(&r); err != nil {
 			return storage.Record{}, err
 		}

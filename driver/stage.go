@@ -44,7 +44,10 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	if err != nil {
 		return err
 	}
-	if err := usableBy(&r, n.o.NodeID); err != nil {
+	if err := stageable(&r); err != nil {
+		return err
+	}
+	if err := n.evict(&r); err != nil { // before a folder is made
 		return err
 	}
 	if !serves(r.Access, m) {
@@ -68,13 +71,13 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 			return err
 		}
 	}
-	if r, err = n.takeLease(ctx, id, target); err != nil {
+	if r, err = n.takeLease(ctx, id, target, have != nil); err != nil {
 		return err
 	}
 	if have != nil && have.Healthy {
 		return nil
 	}
-	config, err := json.Marshal(MountConfig{Volume: id, Bucket: r.Bucket, ReadOnly: ro, Node: n.o.NodeID})
+	config, err := json.Marshal(n.mountConfig(&r, ro))
 	if err != nil {
 		return fmt.Errorf("mount config of %s: %w", id, err)
 	}

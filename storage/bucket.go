@@ -75,6 +75,8 @@ type Access interface {
 
 // Record is what is known of a volume: the truth that outlives every process.
 type Record struct {
+	// Version of the record's form: RecordVersion.
+	Version int `json:"version"`
 	// ID and Name: Name is the CSI name that the volume was asked for by.
 	ID   VolumeID `json:"id"`
 	Name string   `json:"name"`
@@ -98,6 +100,10 @@ type Record struct {
 	Phase Phase `json:"phase"`
 	// Created is when the record was written first.
 	Created time.Time `json:"created"`
+	// Epoch counts the nodes that had a volume of one node, one after the other, and
+	// Owner is the last of them.
+	Epoch uint64 `json:"epoch,omitempty"`
+	Owner string `json:"owner,omitempty"`
 	// Leases by node: a volume with a live one is in use.
 	Leases map[string]Lease `json:"leases,omitempty"`
 
@@ -125,28 +131,10 @@ const (
 	Deleting Phase = "deleting"
 )
 
-// Lease is a node's word that it uses a volume. It ends by itself when the node
-// stops renewing it.
-type Lease struct {
-	Until time.Time `json:"until"`
-	// Path is where the volume is staged on that node.
-	Path string `json:"path,omitempty"`
-}
-
-// Holder returns a node with a lease that lives at now, or "".
-func (r *Record) Holder(now time.Time) string {
-	holder := ""
-	for node, l := range r.Leases {
-		if now.Before(l.Until) && (holder == "" || node < holder) {
-			holder = node
-		}
-	}
-	return holder
-}
-
 // Records keeps the volumes' records.
 type Records interface {
-	// GetRecord returns the record of a volume, NotFound when there is none.
+	// GetRecord returns the record of a volume, NotFound when there is none and
+	// Unsupported when it is of a newer version.
 	GetRecord(ctx context.Context, id VolumeID) (Record, error)
 	// ListRecords returns up to limit records with ids greater than after, in
 	// ascending order.

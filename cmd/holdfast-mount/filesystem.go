@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/holdfast-csi/holdfast/cache"
 	"github.com/holdfast-csi/holdfast/fuse"
@@ -62,27 +61,18 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	return fs, nil
 }
 
-// leaseGrace is how long a node counts as alive after its lease: their clocks
-// differ.
-const leaseGrace = time.Minute
-
 // leaseholders gives the nodes that have a lease of the volume; nil for a volume
 // that was mounted before mounters were told the node's name.
 func leaseholders(cluster *seaweed.Client, c volumeConfig) func(context.Context) ([]string, error) {
 	if c.Node == "" {
 		return nil
 	}
+	var seen storage.Sightings
 	return func(ctx context.Context) ([]string, error) {
 		r, err := cluster.GetRecord(ctx, c.Volume)
 		if err != nil {
 			return nil, err
 		}
-		var live []string
-		for node, l := range r.Leases {
-			if time.Since(l.Until) < leaseGrace {
-				live = append(live, node)
-			}
-		}
-		return live, nil
+		return seen.Live(&r), nil
 	}
 }

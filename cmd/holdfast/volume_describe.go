@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,7 +49,7 @@ func newVolumeDescribe(a *app) *cobra.Command {
 				{"Phase", d.Phase},
 				{"Keys", keys},
 				{"Used", used},
-				{"In use by", orDash(strings.Join(d.Nodes, ", "))},
+				{"In use by", orDash(strings.Join(users(d), ", "))},
 				{"Mounted at", orDash(strings.Join(d.Mounts, ", "))},
 			} {
 				_, _ = fmt.Fprintf(w, "%s:\t%s\n", row[0], row[1])
@@ -57,4 +58,17 @@ func newVolumeDescribe(a *app) *cobra.Command {
 		})
 	}
 	return cmd
+}
+
+// users are the nodes that have the volume, since and until when.
+func users(d volumes.Description) []string {
+	list := make([]string, 0, len(d.Nodes))
+	for _, node := range d.Nodes {
+		if i := slices.IndexFunc(d.Leases, func(l volumes.Lease) bool { return l.Node == node }); i >= 0 && !d.Leases[i].Since.IsZero() {
+			l := d.Leases[i]
+			node = fmt.Sprintf("%s (since %s, until %s if it falls silent)", node, l.Since.Local().Format(time.DateTime), l.Until.Local().Format(time.TimeOnly))
+		}
+		list = append(list, node)
+	}
+	return list
 }

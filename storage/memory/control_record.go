@@ -10,7 +10,7 @@ import (
 
 // record is a stored record and the write that it is from.
 type record struct {
-	value    storage.Record
+	body     []byte
 	revision uint64
 }
 
@@ -27,7 +27,7 @@ func (s *Store) GetRecord(ctx context.Context, id storage.VolumeID) (storage.Rec
 	if !ok {
 		return storage.Record{}, storage.Errorf(storage.NotFound, "record of volume %s: not found", id)
 	}
-	return have.read(), nil
+	return have.read(id)
 }
 
 // ListRecords implements storage.Records.
@@ -43,7 +43,11 @@ func (s *Store) ListRecords(ctx context.Context, after storage.VolumeID, limit i
 			break
 		}
 		if id > after {
-			list = append(list, s.control.records[id].read())
+			r, err := s.control.records[id].read(id)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, r)
 		}
 	}
 	return list, nil
@@ -59,7 +63,7 @@ func (s *Store) CreateRecord(ctx context.Context, r storage.Record) (storage.Rec
 	if _, ok := s.control.records[r.ID]; ok {
 		return storage.Record{}, storage.Errorf(storage.Exists, "record of volume %s: already exists", r.ID)
 	}
-	return s.control.write(r), nil
+	return s.control.write(r)
 }
 
 // UpdateRecord implements storage.Records.
@@ -76,7 +80,7 @@ func (s *Store) UpdateRecord(ctx context.Context, r storage.Record) (storage.Rec
 	if seen, ok := r.Origin.(uint64); !ok || seen != have.revision {
 		return storage.Record{}, storage.Errorf(storage.Changed, "record of volume %s: changed meanwhile", r.ID)
 	}
-	return s.control.write(r), nil
+	return s.control.write(r)
 }
 
 // DeleteRecord implements storage.Records.
@@ -90,28 +94,24 @@ func (s *Store) DeleteRecord(ctx context.Context, id storage.VolumeID) error {
 	return nil
 }
 
-// write stores a copy of r, so that no map is shared with the caller.
-func (c *control) write(r storage.Record) storage.Record {
-	c.revision++
-	have := record{value: cloneRecord(r), revision: c.revision}
-	have.value.Origin = nil
-	c.records[r.ID] = have
-	return have.read()
-}
-
-func (r record) read() storage.Record {
-	v := cloneRecord(r.value)
-	v.Origin = r.revision
-	return v
-}
-
-func cloneRecord(r storage.Record) storage.Record {
-	r.Parameters = maps.Clone(r.Parameters)
-	r.Leases = maps.Clone(r.Leases)
-	r.Retired = slices.Clone(r.Retired)
-	if r.Rotation != nil {
-		rotation := *r.Rotation
-		r.Rotation = &rotation
+// write stores r as the real store does, so that nothing is shared with the
+// caller.
+func (c *control) write(r storage.Record) (storage.Record, error) {
+	body, err := storage.EncodeRecord(r)
+	if err != nil {
+		return storage.Record{}, err
 	}
-	return r
+	c.revision++
+	have := record{body: body, revision: c.revision}
+	c.records[r.ID] = have
+	return have.read(r.ID)
+}
+
+func (r record) read(id storage.VolumeID) (storage.Record, error) {
+	v, err := storage.ParseRecord(id, r.body)
+	if err != nil {
+		return storage.Record{}, err
+	}
+	v.Origin = r.revision
+	return v, nil
 }

@@ -2,7 +2,6 @@ package seaweed
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"time"
 
@@ -29,9 +28,9 @@ func (c *Client) GetRecord(ctx context.Context, id storage.VolumeID) (storage.Re
 }
 
 func parseRecord(e storage.Entry) (storage.Record, error) {
-	var r storage.Record
-	if err := json.Unmarshal(e.Inline, &r); err != nil {
-		return r, storage.Errorf(storage.Corrupt, "record of volume %q: %w", e.Name, err)
+	r, err := storage.ParseRecord(storage.VolumeID(e.Name), e.Inline)
+	if err != nil {
+		return storage.Record{}, err
 	}
 	r.Origin = e
 	return r, nil
@@ -56,10 +55,11 @@ func (c *Client) ListRecords(ctx context.Context, after storage.VolumeID, limit 
 
 // CreateRecord implements storage.Records.
 func (c *Client) CreateRecord(ctx context.Context, r storage.Record) (storage.Record, error) {
-	body, err := json.Marshal(r)
+	body, err := storage.EncodeRecord(r)
 	if err != nil {
 		return r, err
 	}
+	r.Version = storage.RecordVersion
 	now := time.Now()
 	e, err := c.create(ctx, recordsDir, toWire(storage.Entry{
 		Name: string(r.ID), Mode: 0o600, Size: int64(len(body)), Inline: body,
@@ -78,10 +78,11 @@ func (c *Client) UpdateRecord(ctx context.Context, r storage.Record) (storage.Re
 	if !ok {
 		return r, storage.Errorf(storage.Invalid, "record of volume %q: update without having read it", r.ID)
 	}
-	body, err := json.Marshal(r)
+	body, err := storage.EncodeRecord(r)
 	if err != nil {
 		return r, err
 	}
+	r.Version = storage.RecordVersion
 	e.Inline, e.Size, e.Mtime = body, int64(len(body)), time.Now()
 	done, err := c.update(ctx, recordsDir, e)
 	if err != nil {

@@ -56,7 +56,7 @@ func newBucket(t *testing.T) (storage.BucketName, *s3client.Client) {
 	if err := c.Prepare(t.Context(), name); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.CreateRecord(t.Context(), storage.Record{ID: storage.VolumeID(name), Bucket: name, Capacity: 1 << 30}); err != nil {
+	if _, err := c.CreateRecord(t.Context(), storage.Record{ID: storage.VolumeID(name), Bucket: name, Capacity: 1 << 30, Access: storage.Shared, Phase: storage.Ready}); err != nil {
 		t.Fatal(err)
 	}
 	return name, s3

@@ -23,18 +23,21 @@ func Records(t *testing.T, records storage.Records) {
 	t.Run("ListInPages", func(t *testing.T) { recordList(t, records) })
 	t.Run("CallerSharesNothing", func(t *testing.T) { recordShared(t, records) })
 	t.Run("ContextEnds", func(t *testing.T) { recordContext(t, records) })
+	t.Run("SizeIsBounded", func(t *testing.T) { recordBounded(t, records) })
+	t.Run("LeasesAreRenewedAtOnce", func(t *testing.T) { recordLeases(t, records) })
 }
 
 func sample(id storage.VolumeID) storage.Record {
 	at := time.Date(2026, 11, 22, 10, 0, 0, 123456789, time.UTC)
 	return storage.Record{
+		Version: storage.RecordVersion, Epoch: 7, Owner: "node-1",
 		ID: id, Name: "pvc-" + string(id), Bucket: storage.BucketName(id), Capacity: 1<<40 + 1,
 		Access: storage.Single, Parameters: map[string]string{"a": "b"},
 		User: "holdfast-" + string(id), Keys: storage.Keys{Access: "AK", Secret: "s/ec+ret="},
 		Retired:  []storage.RetiredKey{{Access: "OLD", Until: at.Add(time.Hour)}},
 		Rotation: &storage.Rotation{ID: "r", Begun: at},
 		Phase:    storage.Creating, Created: at,
-		Leases: map[string]storage.Lease{"node-1": {Until: at.Add(time.Minute), Path: "/var/lib/x"}},
+		Leases: map[string]storage.Lease{"node-1": {Epoch: 7, Renewal: 3, For: time.Minute, Grace: time.Second, Since: at, Until: at.Add(time.Minute), Path: "/var/lib/x"}},
 	}
 }
 
@@ -215,6 +218,60 @@ func recordContext(t *testing.T, records storage.Records) {
 	_, err = records.ListRecords(ctx, "", 1)
 	wantContext(t, "list", err)
 	wantContext(t, "delete", records.DeleteRecord(ctx, id))
+}
+
+func recordBounded(t *testing.T, records storage.Records) {
+	r := createRecord(t, records, sample(volume()))
+	full := r
+	full.Leases = map[string]storage.Lease{}
+	for i := range storage.MaxRecord / 100 {
+		full.Leases[fmt.Sprintf("node-%d", i)] = r.Leases["node-1"]
+	}
+	_, err := records.UpdateRecord(t.Context(), full)
+	wantKind(t, "update with too many leases", err, storage.Full)
+	r.Capacity = 9
+	_, err = records.UpdateRecord(t.Context(), r)
+	must(t, "update of what was refused", err)
+}
+
+// recordLeases: two nodes and the two processes of each renew at once, and no
+// renewal is lost.
+func recordLeases(t *testing.T, records storage.Records) {
+	const rounds = 5
+	start := sample(volume())
+	start.Access, start.Leases = storage.Shared, nil
+	start.Grant("node-1", storage.Lease{}, time.Now())
+	start.Grant("node-2", storage.Lease{}, time.Now())
+	id := createRecord(t, records, start).ID
+	var all sync.WaitGroup
+	for _, node := range []string{"node-1", "node-1", "node-2", "node-2"} {
+		all.Go(func() {
+			for done := 0; done < rounds; {
+				r, err := records.GetRecord(t.Context(), id)
+				if err == nil {
+					err = r.Renew(node, r.Leases[node].Epoch, time.Now())
+				}
+				if err == nil {
+					_, err = records.UpdateRecord(t.Context(), r)
+				}
+				switch {
+				case err == nil:
+					done++
+				case !storage.Is(err, storage.Changed):
+					t.Errorf("renew: %v", err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	got, err := records.GetRecord(t.Context(), id)
+	must(t, "get", err)
+	for _, node := range []string{"node-1", "node-2"} {
+		if n := got.Leases[node].Renewal; n != 1+2*rounds {
+			t.Errorf("%s was renewed %d times, want %d", node, n, 1+2*rounds)
+		}
+	}
 }
 
 func volume() storage.VolumeID { return storage.VolumeID(Unique("suite")) }

@@ -2,7 +2,9 @@ package volumes
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
@@ -12,12 +14,22 @@ import (
 // Description is a Volume with what only its own calls tell.
 type Description struct {
 	Volume
-	// Nodes that use it now.
-	Nodes []string `json:"nodes"`
+	// Nodes that use it now, and their leases.
+	Nodes  []string `json:"nodes"`
+	Leases []Lease  `json:"leases"`
 	// Keys are those that open its bucket.
 	Keys Keys `json:"keys"`
 	// Used are the bytes in it, where a mount here can tell.
 	Used *int64 `json:"used,omitempty"`
+}
+
+// Lease is a node's word that it uses a volume. The times are by its clock.
+type Lease struct {
+	Node  string    `json:"node"`
+	Since time.Time `json:"since,omitzero"`
+	// Until is when it ends if it is not renewed, as it is all the time.
+	Until time.Time `json:"until,omitzero"`
+	Path  string    `json:"path,omitempty"`
 }
 
 // Describe tells everything about one volume.
@@ -26,7 +38,7 @@ func (c *Client) Describe(ctx context.Context, name string) (Description, error)
 	if err != nil {
 		return Description{}, err
 	}
-	d := Description{Volume: v, Nodes: []string{}}
+	d := Description{Volume: v, Nodes: []string{}, Leases: []Lease{}}
 	resp, err := c.controller.ControllerGetVolume(ctx, &csi.ControllerGetVolumeRequest{VolumeId: v.ID})
 	if err != nil && status.Code(err) != codes.Unimplemented {
 		return Description{}, c.explain(err)
@@ -35,6 +47,11 @@ func (c *Client) Describe(ctx context.Context, name string) (Description, error)
 		return Description{}, err
 	}
 	d.Nodes = append(d.Nodes, resp.GetStatus().GetPublishedNodeIds()...)
+	if text := resp.GetVolume().GetVolumeContext()[contextLeases]; text != "" {
+		if err := json.Unmarshal([]byte(text), &d.Leases); err != nil {
+			return Description{}, fmt.Errorf("leases of the volume: %w", err)
+		}
+	}
 	if len(v.Mounts) == 0 {
 		return d, nil
 	}

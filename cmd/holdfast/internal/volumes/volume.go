@@ -39,6 +39,7 @@ const (
 	contextBucket = "bucket"
 	contextAccess = "access"
 	contextPhase  = "phase" // not there when ready
+	contextLeases = "leases"
 )
 
 func fromCSI(v *csi.Volume) Volume {
