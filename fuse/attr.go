@@ -79,7 +79,7 @@ func (fs *FS) attr(n *node, out *gofuse.Attr) {
 	e := n.shown()
 	fs.dress(&e)
 	*out = gofuse.Attr{
-		Ino: n.id, Size: uint64(e.Size), Blocks: uint64(n.held()+511) / 512, Mode: kernelMode(e.Mode),
+		Ino: n.id, Size: uint64(e.Size), Blocks: uint64(n.takes()+511) / 512, Mode: kernelMode(e.Mode),
 		Nlink: 1, Owner: gofuse.Owner{Uid: e.UID, Gid: e.GID}, Rdev: e.Rdev, Blksize: blockSize,
 	}
 	switch orphan, _ := fs.table.state(n); {

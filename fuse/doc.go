@@ -14,7 +14,7 @@
 // Locks, outermost first: node.turn (held over I/O by design: the changes of one
 // file go to the store one after the other), tree (held over I/O by design: a
 // folder does not move under a call that names something below it; see tree.go),
-// table.mu, node.mu, memo.mu, tree.mu. Whoever holds the tree takes no turn and not
+// table.mu, node.mu, memo.mu, tree.mu, room.mu. Whoever holds the tree takes no turn and not
 // the tree again. No lock but these two is held over a call to the store; records are appended to the journal
 // under any of them, since that is a write to the page cache. A notification is
 // sent under none.

@@ -15,8 +15,8 @@ const (
 	fallocZeroRange = 16
 )
 
-// Fallocate implements gofuse.RawFileSystem: growing, holes and zeros. Space is not
-// set aside: the store has no way to.
+// Fallocate implements gofuse.RawFileSystem: growing, holes and zeros. Space is
+// looked for and not set aside: it would have to be remembered which holes have it.
 func (fs *FS) Fallocate(_ <-chan struct{}, in *gofuse.FallocateIn) gofuse.Status {
 	n, err := fs.node(in.NodeId)
 	if err != nil {
@@ -57,9 +57,11 @@ func (fs *FS) fallocate(ctx context.Context, n *node, mode uint32, from, to int6
 		if err := fs.punch(ctx, n, from, to); err != nil {
 			return err
 		}
+	} else if err := fs.roomFor(ctx, n, span{from, to}); err != nil {
+		return err
 	}
 	if size := n.shown().Size; keep || to <= size {
 		return nil
 	}
-	return fs.truncate(n, to)
+	return fs.truncate(ctx, n, to)
 }

@@ -90,7 +90,9 @@ type FS struct {
 	leftovers atomic.Bool
 	// watched is set while the stream of changes is up.
 	watched atomic.Bool
-	space   spaceCache
+	room    *room
+	// toldFull is when it was logged last that the volume is full.
+	toldFull atomic.Int64
 	// crowded files wait to be merged.
 	crowded chan *node
 	calls   calls
@@ -122,11 +124,12 @@ func New(vol storage.Volume, o Options) *FS {
 	if o.Uploads == nil {
 		o.Uploads = NewUploads(0)
 	}
-	m := newMemo(o.Logger)
+	m, r := newMemo(o.Logger), newRoom()
+	vol.Files = countedFiles{vol.Files, r}
 	fs := &FS{
 		RawFileSystem: gofuse.NewDefaultRawFileSystem(),
 		vol:           vol, opts: o, log: o.Logger,
-		memo: m, table: newTable(m), tree: newTree(), dirs: newDirStreams(m),
+		memo: m, room: r, table: newTable(m, r), tree: newTree(), dirs: newDirStreams(m),
 		crowded: make(chan *node, mergeQueue), calls: calls{open: make(map[uint64]*call)},
 		redos: newRedos(), holder: newHolder(o.Node),
 	}
@@ -143,6 +146,7 @@ func (fs *FS) Start(n Notifier) {
 	fs.running.Go(func() { fs.watch(ctx) })
 	fs.running.Go(func() { fs.keepHouse(ctx) })
 	fs.running.Go(func() { fs.mergeFiles(ctx) })
+	fs.running.Go(func() { fs.countRoom(ctx) })
 }
 
 // Close commits what is still dirty and ends the goroutines. What cannot be
@@ -186,7 +190,7 @@ func (fs *FS) Retire() error {
 	if fs.memo.journal != nil {
 		return storage.Errorf(storage.InUse, "%s: not everything is committed", fs.opts.Dir)
 	}
-	if err := journal.Remove(fs.opts.Dir); err != nil {
+	if err := errors.Join(journal.Remove(fs.opts.Dir), fs.room.remove(fs.opts.Dir)); err != nil {
 		return err
 	}
 	kept, err := fs.hasLeftovers()

@@ -28,6 +28,10 @@ const smallHole = 64 << 10
 func (n *node) filled() (spans []span, size int64) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
+	return n.filledLocked()
+}
+
+func (n *node) filledLocked() (spans []span, size int64) {
 	e, base := n.mu.entry, n.mu.entry.Size
 	size = n.sizeLocked()
 	var staged []span
@@ -65,31 +69,12 @@ func (n *node) filled() (spans []span, size int64) {
 	return spans, size
 }
 
-// held is how many bytes of n are stored, about: what is hidden counts, as it
-// does in the store, until it is merged.
-func (n *node) held() int64 {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	e := n.mu.entry
-	sum, size, base := int64(len(e.Inline)), n.sizeLocked(), e.Size
-	if s := n.mu.stage; s != nil {
-		base = s.base
-		for _, d := range s.written() {
-			sum += d.to - d.from
-		}
-	}
-	for _, c := range e.Chunks {
-		sum += max(0, min(c.End(), base)-c.Offset)
-	}
-	return min(sum, size)
-}
-
 // punch makes a hole of the bytes from from to to, as far as there are any. The
 // caller holds the turn.
 func (fs *FS) punch(ctx context.Context, n *node, from, to int64) error {
 	spans, size := n.filled()
 	to = min(to, size)
-	if !slices.ContainsFunc(spans, func(d span) bool { return d.from < to && d.to > from }) {
+	if len(clip(spans, span{from, to})) == 0 {
 		return nil
 	}
 	// A file that lives in its entry may have grown since, without end.
@@ -146,20 +131,25 @@ func (fs *FS) punch(ctx context.Context, n *node, from, to int64) error {
 	return storage.Errorf(storage.Busy, "hole in node %d: others changed it %d times meanwhile", n.id, maxRetries)
 }
 
-// writeZeros makes the hole of bytes that are written.
+// writeZeros makes the hole of bytes that are written, where there are any: it takes
+// nothing more of the volume.
 func (fs *FS) writeZeros(n *node, from, to int64) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	spans, _ := n.filledLocked()
 	s, err := fs.stageLocked(n)
 	if err != nil {
 		return err
 	}
-	if err := s.write(fs, n.id, 0, make([]byte, to-from), from); err != nil {
-		n.settleLocked()
-		return err
+	defer n.recountLocked()
+	defer n.settleLocked()
+	for _, d := range clip(spans, span{from, to}) {
+		if err := s.write(fs, n.id, 0, make([]byte, d.to-d.from), d.from); err != nil {
+			return err
+		}
+		n.wroteLocked(d)
+		n.touchLocked()
 	}
-	n.wroteLocked(span{from, to})
-	n.touchLocked()
 	return nil
 }
 

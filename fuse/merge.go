@@ -92,6 +92,9 @@ func (fs *FS) mergeFile(ctx context.Context, n *node) error {
 		if !ok {
 			return nil
 		}
+		if !fs.room.fits(holesIn(n.layout(e), span{m.From, m.To})) {
+			return nil // holes that are filled take room
+		}
 		err := fs.mergeRun(ctx, n, e, m)
 		if storage.Is(err, storage.NotFound) || storage.Is(err, storage.Stale) {
 			return nil // others were here; the next commits bring it back

@@ -42,6 +42,7 @@ func mount(t *testing.T, v storage.Volume) *caller {
 		if fs.memory.Load() != 0 {
 			t.Errorf("%d bytes of stages are still counted", fs.memory.Load())
 		}
+		checkRoom(t, fs)
 	})
 	return &caller{t, fs}
 }

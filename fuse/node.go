@@ -17,6 +17,9 @@ type node struct {
 	// semaphore of one that a waiter can leave.
 	turn chan struct{}
 
+	// room of the volume, for what is staged here.
+	room *room
+
 	// links is under table.mu.
 	links struct {
 		names map[place]struct{}
@@ -48,6 +51,8 @@ type node struct {
 		known time.Time
 		// stage holds content that is not committed; nil when there is none.
 		stage *stage
+		// grown is how much more the file takes than its entry holds (share.go).
+		grown int64
 		// pending are changes of attributes that go with the next commit.
 		pending patch
 		// merging is a chunk on its way into the entry; nil when there is none.
@@ -93,6 +98,7 @@ func (n *node) learn(e storage.Entry) {
 	defer n.mu.Unlock()
 	n.mu.entry, n.mu.known = e, time.Now()
 	n.loaded.Store(true)
+	n.recountLocked()
 }
 
 // doubt makes the next look go to the store.
@@ -148,6 +154,7 @@ func (n *node) discard(ctx context.Context, fs *FS) {
 	s := n.mu.stage
 	sent := n.mu.sent
 	n.mu.stage, n.mu.pending, n.mu.sent = nil, patch{}, nil
+	n.recountLocked()
 	told := fs.memo.note(record{kind: recClean, id: n.id})
 	if s != nil {
 		s.voidLocked(span{0, uncut})

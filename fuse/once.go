@@ -106,6 +106,7 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 		unused = slices.DeleteFunc(unused, func(id storage.ChunkID) bool {
 			return slices.ContainsFunc(e.Chunks, func(c storage.Chunk) bool { return c.ID == id })
 		})
+		n.recountLocked()
 		if n.mu.stage == nil && n.mu.pending.empty() {
 			told = fs.memo.note(record{kind: recClean, id: n.id}) || told
 		} else {

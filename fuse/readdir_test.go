@@ -207,7 +207,9 @@ func TestListingTellsAttributes(t *testing.T) {
 	if _, st := c.attr(1); !st.Ok() {
 		t.Fatal(st)
 	}
+	<-c.fs.room.known // a survey lists, too
 	files.lookups.Store(0)
+	files.lists.Store(0)
 	fh := c.opendir(1)
 	for off := uint64(0); ; {
 		list := gofuse.NewDirEntryList(make([]byte, 4096), off)

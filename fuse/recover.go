@@ -40,6 +40,12 @@ func (fs *FS) Recover() error {
 	if err := r.finish(); err != nil {
 		return errors.Join(err, log.Close())
 	}
+	if err := fs.room.open(fs.opts.Dir, !fs.opts.Fresh); err != nil {
+		fs.log.Warn("what the volume takes has to be counted before it is known", "op", "recover", "path", fs.opts.Dir, "err", err)
+	}
+	for _, n := range fs.table.all() {
+		n.recount()
+	}
 	fs.memo.journal = log
 	if err := fs.compact(); err != nil {
 		// A session that goes on must not end for a full disk: what was settled here
@@ -66,7 +72,7 @@ func (r *replayed) node(id uint64) *node {
 	t := r.fs.table
 	n := t.byID[id]
 	if n == nil {
-		n = newNode(id)
+		n = t.newNode(id)
 		t.byID[id] = n
 	}
 	return n
@@ -349,6 +355,7 @@ func (n *node) keep(e storage.Entry) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mu.entry, n.mu.kept, n.mu.perhaps = e, true, nil
+	n.recountLocked()
 	n.loaded.Store(true)
 }
 

@@ -118,6 +118,7 @@ func (n *node) lose(kept bool) {
 	if kept {
 		n.mu.entry.LinkID = ""
 	}
+	n.recountLocked()
 	n.mu.Unlock()
 	n.doubt()
 }

@@ -40,7 +40,7 @@ func (fs *FS) setAttr(ctx context.Context, n *node, in *gofuse.SetAttrIn) error 
 	}
 	change := requested(in)
 	if size, ok := in.GetSize(); ok {
-		if err := fs.truncate(n, int64(size)); err != nil {
+		if err := fs.truncate(ctx, n, int64(size)); err != nil {
 			return err
 		}
 	}
@@ -83,19 +83,25 @@ func requested(in *gofuse.SetAttrIn) patch {
 }
 
 // truncate sets the size in the stage; the commit brings it to the store.
-func (fs *FS) truncate(n *node, size int64) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	s, err := fs.stageLocked(n)
-	if err != nil {
-		return err
-	}
-	if err := fs.memo.write(record{kind: recCut, id: n.id, a: uint64(size)}); err != nil {
-		return err
-	}
-	s.truncate(size)
-	n.cutLocked(size)
-	return nil
+func (fs *FS) truncate(ctx context.Context, n *node, size int64) error {
+	return fs.fitting(ctx, func(bool) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if err := n.takeSizeLocked(size); err != nil {
+			return err
+		}
+		defer n.recountLocked()
+		s, err := fs.stageLocked(n)
+		if err != nil {
+			return err
+		}
+		if err := fs.memo.write(record{kind: recCut, id: n.id, a: uint64(size)}); err != nil {
+			return err
+		}
+		s.truncate(size)
+		n.cutLocked(size)
+		return nil
+	})
 }
 
 // await keeps a change of attributes for the next commit.

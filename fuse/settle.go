@@ -58,6 +58,7 @@ func (fs *FS) bereave(n *node, held bool) {
 	if held && n.mu.perhaps != nil {
 		n.mu.entry, n.mu.perhaps = *n.mu.perhaps, nil
 		n.loaded.Store(true)
+		n.recountLocked()
 	}
 	kept := held && n.loaded.Load() && n.mu.entry.Links <= 1
 	n.mu.Unlock()

@@ -2,7 +2,6 @@ package fuse
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -11,20 +10,11 @@ import (
 )
 
 const (
-	// spaceTTL is how long a measurement is shown again.
-	spaceTTL = 2 * time.Second
-	// spaceTimeout bounds one: df must not hang on a slow cluster.
+	// spaceTimeout bounds a measurement: df must not hang on a slow cluster.
 	spaceTimeout = 10 * time.Second
 	// manyInodes is what is shown as free inodes: the store knows no limit.
 	manyInodes = 1 << 40
 )
-
-// spaceCache keeps the last measurement.
-type spaceCache struct {
-	mu    sync.Mutex
-	usage storage.Usage
-	at    time.Time
-}
 
 // StatFs implements gofuse.RawFileSystem. A measurement that fails is an error,
 // never a zero.
@@ -44,21 +34,18 @@ func (fs *FS) StatFs(cancel <-chan struct{}, in *gofuse.InHeader, out *gofuse.St
 	return gofuse.OK
 }
 
+// usage is what the writers of this mount are held to.
 func (fs *FS) usage(ctx context.Context) (storage.Usage, error) {
-	fs.space.mu.Lock()
-	u, at := fs.space.usage, fs.space.at
-	fs.space.mu.Unlock()
-	if time.Since(at) < spaceTTL {
-		return u, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, spaceTimeout)
 	defer cancel()
-	u, err := fs.vol.Meter.Usage(ctx)
-	if err != nil {
-		return u, err
+	if err := fs.measured(ctx); err != nil {
+		return storage.Usage{}, err
 	}
-	fs.space.mu.Lock()
-	defer fs.space.mu.Unlock()
-	fs.space.usage, fs.space.at = u, time.Now()
+	if _, _, at := fs.room.usage(); time.Since(at) >= sizeTTL {
+		if err := fs.readSize(ctx); err != nil {
+			return storage.Usage{}, err
+		}
+	}
+	u, _, _ := fs.room.usage()
 	return u, nil
 }

@@ -17,22 +17,23 @@ type table struct {
 	memo *memo
 
 	mu     sync.Mutex
+	room   *room
 	byID   map[uint64]*node
 	byName map[place]*node
 	asks   asks
 	root   *node
 }
 
-func newTable(m *memo) *table {
-	t := &table{memo: m, byID: map[uint64]*node{}, byName: map[place]*node{}, asks: asks{open: map[*ask]struct{}{}}}
-	t.root = newNode(gofuse.FUSE_ROOT_ID)
+func newTable(m *memo, r *room) *table {
+	t := &table{memo: m, room: r, byID: map[uint64]*node{}, byName: map[place]*node{}, asks: asks{open: map[*ask]struct{}{}}}
+	t.root = t.newNode(gofuse.FUSE_ROOT_ID)
 	t.root.links.lookups = 1
 	t.byID[t.root.id] = t.root
 	return t
 }
 
-func newNode(id uint64) *node {
-	n := &node{id: id, turn: make(chan struct{}, 1)}
+func (t *table) newNode(id uint64) *node {
+	n := &node{id: id, room: t.room, turn: make(chan struct{}, 1)}
 	n.links.names = map[place]struct{}{}
 	return n
 }
@@ -111,7 +112,7 @@ func (t *table) bind(a *ask, dir *node, name string, e storage.Entry, counted bo
 			if !e.Native || id <= gofuse.FUSE_ROOT_ID {
 				id = newInode()
 			}
-			n = newNode(id)
+			n = t.newNode(id)
 			n.mu.entry = e // what it is stands from the first moment; how it is may be doubted
 			n.loaded.Store(true)
 			t.byID[id] = n

@@ -31,6 +31,9 @@ func (c *caller) crash(fresh bool) *caller {
 		c.t.Fatal(err)
 	}
 	old.memo.journal = nil
+	old.room.mu.Lock()
+	old.room.mu.kept = nil
+	old.room.mu.Unlock()
 	for _, n := range old.table.all() { // give the descriptors back, keep the files
 		if s := n.mu.stage; s != nil && s.file != nil {
 			_ = s.file.Close()

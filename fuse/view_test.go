@@ -182,7 +182,7 @@ func TestReadersBesideMerging(t *testing.T) {
 
 // BenchmarkReadOfManyChunks reads on in a file of 100,000 chunks.
 func BenchmarkReadOfManyChunks(b *testing.B) {
-	n := newNode(7)
+	n := newTable(newMemo(nil), newRoom()).newNode(7)
 	for i := range int64(100_000) {
 		n.mu.entry.Chunks = append(n.mu.entry.Chunks, storage.Chunk{ID: "1,1", Offset: i * 4096, Size: 4096, Modified: i})
 	}

@@ -15,6 +15,7 @@ func (fs *FS) watch(ctx context.Context) {
 		err := fs.vol.Watcher.Watch(ctx, func() {
 			fs.doubtAll()
 			fs.watched.Store(true)
+			fs.room.begun()
 		}, fs.changed)
 		if fs.watched.Swap(false) {
 			fs.doubtAll()
@@ -45,6 +46,7 @@ func (fs *FS) doubtAll() {
 
 // changed passes one foreign change on.
 func (fs *FS) changed(ev storage.Event) {
+	fs.room.hear(ev)
 	if ev.Old != nil && ev.New != nil && ev.Old.Path == ev.New.Path {
 		fs.touched(ev.New.Path)
 		return

@@ -31,48 +31,58 @@ func (fs *FS) Write(_ <-chan struct{}, in *gofuse.WriteIn, data []byte) (uint32,
 	if err != nil {
 		near = "" // without a name, by now: nothing is uploaded before it must
 	}
-	wait, err := fs.write(n, near, in, data)
+	var put int
+	var wait <-chan struct{}
+	err = fs.fitting(ctx, func(some bool) (err error) {
+		put, wait, err = fs.write(n, near, in, data, some)
+		return err
+	})
 	if err != nil {
 		return 0, fs.status("write", n, err)
 	}
 	hold(ctx, wait)
-	return uint32(len(data)), gofuse.OK
+	return uint32(put), gofuse.OK
 }
 
-// write puts data into the stage. It returns what the writer should wait for
-// before it goes on, if anything. The caller holds the turn.
-func (fs *FS) write(n *node, near storage.Path, in *gofuse.WriteIn, data []byte) (<-chan struct{}, error) {
+// write puts data into the stage. It returns how much, and what the writer should
+// wait for before it goes on, if anything. some: when there is no room for all, what
+// fits is enough. The caller holds the turn.
+func (fs *FS) write(n *node, near storage.Path, in *gofuse.WriteIn, data []byte, some bool) (int, <-chan struct{}, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	unique := uint64(0)
+	unique, off := uint64(0), int64(in.Offset)
 	if in.Flags&syscall.O_APPEND != 0 {
 		if _, done := fs.memo.before(in.Unique); done { // by the mounter before
-			return nil, nil
+			return len(data), nil, nil
 		}
-		unique = in.Unique &^ replayBit
+		unique, off = in.Unique&^replayBit, n.sizeLocked()
 	}
-	s, err := fs.stageLocked(n)
+	// A page of a mapping is written whole or not: nobody would write the rest. Nor
+	// does a successor know how much of an append was taken.
+	some = some && in.Flags&syscall.O_APPEND == 0 && in.WriteFlags&gofuse.WRITE_CACHE == 0
+	d, err := n.takeLocked(span{off, off + int64(len(data))}, some)
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
-	off := int64(in.Offset)
-	if in.Flags&syscall.O_APPEND != 0 {
-		off = n.sizeLocked()
+	data = data[:d.to-d.from]
+	s, err := fs.stageLocked(n)
+	if err == nil {
+		err = s.write(fs, n.id, unique, data, off)
 	}
-	if err := s.write(fs, n.id, unique, data, off); err != nil {
+	if err != nil {
 		n.settleLocked()
-		return nil, err
+		n.recountLocked()
+		return 0, nil, err
 	}
 	if unique != 0 { // a compaction before the answer has to tell of it
 		fs.memo.remember(unique, intent{inode: n.id, brief: true})
 	}
 	n.touchLocked()
-	d := span{off, off + int64(len(data))}
 	n.wroteLocked(d)
 	if near == "" {
-		return nil, nil
+		return len(data), nil, nil
 	}
-	return fs.aheadLocked(n, s, near, d), nil
+	return len(data), fs.aheadLocked(n, s, near, d), nil
 }
 
 // touchLocked sets the times of a file that was written.
@@ -171,5 +181,6 @@ func (n *node) takeFreed() bool {
 	defer n.mu.Unlock()
 	kept := n.mu.kept
 	n.mu.kept = false
+	n.recountLocked()
 	return kept
 }

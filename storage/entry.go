@@ -51,6 +51,9 @@ type Entry struct {
 	// Inline is the content of a small file kept in the entry itself; there are
 	// no chunks then.
 	Inline []byte
+	// Held are the bytes of content that the entry held when it was read, as Holds
+	// counts them: like Origin it stays when a copy is changed.
+	Held int64
 	// Xattr are the extended attributes, by full name ("user.color").
 	Xattr map[string][]byte
 	// Commits says which writers have changed the entry, and by which commit

@@ -102,18 +102,23 @@ type Event struct {
 	Old, New *Place
 }
 
-// Place is a path and the inode number found there.
+// Place is a path, and the inode number and the share of the content found there.
 type Place struct {
 	Path  Path
 	Inode uint64
+	Share Share
 }
+
+// PlaceOf returns the place of an entry.
+func PlaceOf(p Path, e *Entry) *Place { return &Place{Path: p, Inode: e.Inode, Share: e.Share()} }
 
 // Watcher tells of changes.
 type Watcher interface {
 	// Watch calls ready once it is subscribed and each for every change from then
 	// on, in order, until ctx ends or the connection breaks; it always returns an
 	// error. What happened while nobody watched is not told: the caller doubts
-	// all that it has cached, each time ready is called.
+	// all that it has cached, each time ready is called. A directory that moves is
+	// told of with all that is in it.
 	Watch(ctx context.Context, ready func(), each func(Event)) error
 }
 
@@ -133,8 +138,9 @@ type Volume struct {
 
 // Usage of one volume, in bytes.
 type Usage struct {
-	// Used is what the content takes, as the store last counted it. SeaweedFS's
-	// master is told by its volume servers about once a minute.
+	// Used is what the content takes. Of a Meter: as the store last counted it, with
+	// what is deleted and not cleaned up; SeaweedFS's master is told by its volume
+	// servers about once a minute.
 	Used int64
 	// Capacity is the size of the volume.
 	Capacity int64
@@ -145,4 +151,6 @@ type Meter interface {
 	// Usage of the volume. Never zero because a measurement failed: it returns an
 	// error then.
 	Usage(ctx context.Context) (Usage, error)
+	// Size of the volume in bytes, as of now: it grows when the volume is expanded.
+	Size(ctx context.Context) (int64, error)
 }

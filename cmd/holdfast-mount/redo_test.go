@@ -44,7 +44,11 @@ func TestRedoOnSeaweed(t *testing.T) {
 			if err := ours.Prepare(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
-			return ours.Volume(name, ""), theirs.Volume(name, ""), nil
+			id := storage.VolumeID(name)
+			if _, err := ours.CreateRecord(t.Context(), storage.Record{ID: id, Bucket: name, Capacity: 1 << 30}); err != nil {
+				t.Fatal(err)
+			}
+			return ours.Volume(name, id), theirs.Volume(name, id), nil
 		},
 		Model: func(*testing.T) (a, b storage.Volume, chunks func() int) {
 			bucket := memory.NewBucket(1 << 30)

@@ -21,9 +21,9 @@ type Bucket struct {
 		watchers map[int]watcher
 		orphans  map[storage.Orphan]storage.Entry
 		// last numbers chunks, watchers and versions.
-		last int
+		last     int
+		capacity int64
 	}
-	capacity int64
 }
 
 // file is what names point to: hard links share one.
@@ -42,7 +42,8 @@ type watcher struct {
 
 // NewBucket returns an empty bucket with a root, of the given capacity in bytes.
 func NewBucket(capacity int64) *Bucket {
-	b := &Bucket{capacity: capacity}
+	b := &Bucket{}
+	b.mu.capacity = capacity
 	b.mu.entries = map[storage.Path]*file{"": {entry: storage.Entry{Mode: fs.ModeDir | 0o777, Native: true, Inode: 1}}}
 	b.mu.chunks = map[storage.ChunkID][]byte{}
 	b.mu.watchers = map[int]watcher{}
@@ -79,7 +80,7 @@ func (b *Bucket) getLocked(p storage.Path) (*file, error) {
 func (b *Bucket) showLocked(p storage.Path, f *file) storage.Entry {
 	e := f.entry.Clone()
 	_, e.Name = p.Split()
-	e.Origin = origin{f.version}
+	e.Origin, e.Held = origin{f.version}, storage.Holds(&e)
 	return e
 }
 
@@ -154,7 +155,7 @@ func (h *Handle) Create(ctx context.Context, p storage.Path, e storage.Entry, _ 
 	f := &file{entry: e.Clone(), version: h.b.nextLocked()}
 	h.b.mu.entries[p] = f
 	shown := h.b.showLocked(p, f)
-	h.tellLocked(storage.Event{New: &storage.Place{Path: p, Inode: shown.Inode}})
+	h.tellLocked(storage.Event{New: storage.PlaceOf(p, &shown)})
 	return shown, nil
 }
 
@@ -173,10 +174,11 @@ func (h *Handle) Update(ctx context.Context, p storage.Path, e storage.Entry) (s
 		return storage.Entry{}, storage.Errorf(storage.Changed, "%q: changed meanwhile", p)
 	}
 	h.b.dropLocked(f.entry, e)
+	was := h.b.showLocked(p, f)
 	f.entry, f.version = e.Clone(), h.b.nextLocked()
-	here := &storage.Place{Path: p, Inode: e.Inode}
-	h.tellLocked(storage.Event{Old: here, New: here})
-	return h.b.showLocked(p, f), nil
+	now := h.b.showLocked(p, f)
+	h.tellLocked(storage.Event{Old: storage.PlaceOf(p, &was), New: storage.PlaceOf(p, &now)})
+	return now, nil
 }
 
 // dropLocked frees the chunks that next no longer has.
@@ -255,11 +257,25 @@ func (h *Handle) tellLocked(ev storage.Event) {
 func (h *Handle) Usage(context.Context) (storage.Usage, error) {
 	h.b.mu.Lock()
 	defer h.b.mu.Unlock()
-	u := storage.Usage{Capacity: h.b.capacity}
+	u := storage.Usage{Capacity: h.b.mu.capacity}
 	for _, c := range h.b.mu.chunks {
 		u.Used += int64(len(c))
 	}
 	return u, nil
+}
+
+// Size implements storage.Meter.
+func (h *Handle) Size(ctx context.Context) (int64, error) {
+	h.b.mu.Lock()
+	defer h.b.mu.Unlock()
+	return h.b.mu.capacity, ctx.Err()
+}
+
+// Expand makes the bucket larger.
+func (b *Bucket) Expand(capacity int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mu.capacity = capacity
 }
 
 // ChunkCount is the number of chunks kept, for tests of leaks.

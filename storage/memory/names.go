@@ -61,7 +61,9 @@ func (h *Handle) Rename(ctx context.Context, from, to storage.Path, source stora
 		case h.b.hasChildLocked(to):
 			return storage.Errorf(storage.NotEmpty, "%q: not empty", to)
 		}
+		gone := h.b.showLocked(to, t)
 		h.b.unlinkLocked(to, t, orphan)
+		h.tellLocked(storage.Event{Old: storage.PlaceOf(to, &gone)})
 	}
 	moved := map[storage.Path]*file{}
 	for q, child := range h.b.mu.entries {
@@ -70,10 +72,12 @@ func (h *Handle) Rename(ctx context.Context, from, to storage.Path, source stora
 		}
 	}
 	for q, child := range moved {
+		dest := to + q[len(from):]
 		delete(h.b.mu.entries, q)
-		h.b.mu.entries[to+q[len(from):]] = child
+		h.b.mu.entries[dest] = child
+		e := h.b.showLocked(dest, child)
+		h.tellLocked(storage.Event{Old: storage.PlaceOf(q, &e), New: storage.PlaceOf(dest, &e)})
 	}
-	h.tellLocked(storage.Event{Old: &storage.Place{Path: from, Inode: f.entry.Inode}, New: &storage.Place{Path: to, Inode: f.entry.Inode}})
 	return nil
 }
 
@@ -91,12 +95,13 @@ func (h *Handle) BeginLink(ctx context.Context, p storage.Path, e storage.Entry,
 	if f.entry.IsDir() {
 		return storage.Entry{}, storage.Errorf(storage.NotPermitted, "%q: a directory has one name", p)
 	}
+	was := h.b.showLocked(p, f)
 	if f.entry.LinkID == "" {
 		f.entry.LinkID, f.entry.Links = fmt.Sprintf("link-%d", h.b.nextLocked()), 1
 	}
 	f.entry.Links++
 	f.entry.Linking = append(slices.Clone(f.entry.Linking), op)
-	return h.changedLocked(p, f), nil
+	return h.changedLocked(p, was, f), nil
 }
 
 // EndLink implements storage.Files.
@@ -122,8 +127,9 @@ func (h *Handle) EndLink(ctx context.Context, from, to storage.Path, e storage.E
 	f.entry.Linking = without(f.entry.Linking, op)
 	f.version = h.b.nextLocked()
 	h.b.mu.entries[to] = f
-	h.tellLocked(storage.Event{New: &storage.Place{Path: to, Inode: f.entry.Inode}})
-	return h.b.showLocked(to, f), nil
+	made := h.b.showLocked(to, f)
+	h.tellLocked(storage.Event{New: storage.PlaceOf(to, &made)})
+	return made, nil
 }
 
 // CancelLink implements storage.Files.
@@ -140,17 +146,18 @@ func (h *Handle) CancelLink(ctx context.Context, p storage.Path, e storage.Entry
 	if !slices.Contains(f.entry.Linking, op) {
 		return h.b.showLocked(p, f), nil
 	}
+	was := h.b.showLocked(p, f)
 	f.entry.Links--
 	f.entry.Linking = without(f.entry.Linking, op)
-	return h.changedLocked(p, f), nil
+	return h.changedLocked(p, was, f), nil
 }
 
-// changedLocked gives f a new version, tells of it and shows it.
-func (h *Handle) changedLocked(p storage.Path, f *file) storage.Entry {
+// changedLocked gives f, which was as said, a new version, tells of it and shows it.
+func (h *Handle) changedLocked(p storage.Path, was storage.Entry, f *file) storage.Entry {
 	f.version = h.b.nextLocked()
-	here := &storage.Place{Path: p, Inode: f.entry.Inode}
-	h.tellLocked(storage.Event{Old: here, New: here})
-	return h.b.showLocked(p, f)
+	now := h.b.showLocked(p, f)
+	h.tellLocked(storage.Event{Old: storage.PlaceOf(p, &was), New: storage.PlaceOf(p, &now)})
+	return now
 }
 
 func without(list []string, s string) []string {
@@ -174,8 +181,9 @@ func (h *Handle) Remove(ctx context.Context, p storage.Path, e storage.Entry, or
 	if f.entry.IsDir() && h.b.hasChildLocked(p) {
 		return storage.Errorf(storage.NotEmpty, "%q: not empty", p)
 	}
+	gone := h.b.showLocked(p, f)
 	h.b.unlinkLocked(p, f, orphan)
-	h.tellLocked(storage.Event{Old: &storage.Place{Path: p, Inode: f.entry.Inode}})
+	h.tellLocked(storage.Event{Old: storage.PlaceOf(p, &gone)})
 	return nil
 }
 

@@ -92,7 +92,7 @@ func fromWire(w *filerpb.Entry) storage.Entry {
 	if e.IsRegular() && e.Size == 0 { // written by something that sets no size
 		e.Size = max(end, int64(len(e.Inline)))
 	}
-	e.Origin = origin{w, e.Chunks, e.Size}
+	e.Origin, e.Held = origin{w, e.Chunks, e.Size}, storage.Holds(&e)
 	return e
 }
 

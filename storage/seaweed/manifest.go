@@ -27,7 +27,7 @@ func (c *Client) resolve(ctx context.Context, w *filerpb.Entry) (storage.Entry, 
 	for _, f := range flat {
 		e.Chunks = append(e.Chunks, chunkFromWire(f))
 	}
-	e.Origin = origin{w, e.Chunks, e.Size}
+	e.Origin, e.Held = origin{w, e.Chunks, e.Size}, storage.Holds(&e)
 	return e, nil
 }
 

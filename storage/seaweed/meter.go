@@ -32,6 +32,12 @@ func (m *meter) Usage(ctx context.Context) (storage.Usage, error) {
 	return storage.Usage{Used: int64(s.GetLogicalUsedSize()), Capacity: r.Capacity}, nil
 }
 
+// Size implements storage.Meter.
+func (m *meter) Size(ctx context.Context) (int64, error) {
+	r, err := m.GetRecord(ctx, m.id)
+	return r.Capacity, err
+}
+
 // Space implements storage.Capacity.
 func (c *Client) Space(ctx context.Context) (storage.Space, error) {
 	s, err := c.statistics(ctx, "")

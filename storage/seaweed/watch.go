@@ -109,5 +109,6 @@ func place(root, dir string, e *filerpb.Entry) *storage.Place {
 	if !ok {
 		return nil
 	}
-	return &storage.Place{Path: storage.Path(p), Inode: e.GetAttributes().GetInode()}
+	at := fromWire(e)
+	return storage.PlaceOf(storage.Path(p), &at)
 }

@@ -97,7 +97,7 @@ func (c *Client) update(ctx context.Context, dir string, e storage.Entry) (stora
 	done := fromWire(w)
 	if slices.ContainsFunc(w.GetChunks(), (*filerpb.FileChunk).GetIsChunkManifest) { // folded on the wire alone
 		done.Chunks = e.Chunks
-		done.Origin = origin{w, e.Chunks, done.Size}
+		done.Origin, done.Held = origin{w, e.Chunks, done.Size}, storage.Holds(&done)
 	}
 	return done, nil
 }

@@ -41,6 +41,7 @@ func Volume(t *testing.T, open func(t *testing.T) (a, b storage.Volume)) {
 		{"ChunkIDs", testChunkIDs},
 		{"KeepData", testKeepData},
 		{"Watch", testWatch},
+		{"Shares", testShares},
 		{"Usage", testUsage},
 		{"Cancelled", testCancelled},
 	}

@@ -184,7 +184,7 @@ func (e *NotFoundError) Error() string {
 // size.
 func (c *Client) Expand(ctx context.Context, v Volume, size int64) (int64, error) {
 	if size < v.Size {
-		return 0, fmt.Errorf("volume %q has %d bytes already: it can grow, not shrink", v.Name, v.Size)
+		return 0, fmt.Errorf("volume %q has %d bytes and cannot shrink to %d: it can only grow", v.Name, v.Size, size)
 	}
 	vc, err := capability(v.Access)
 	if err != nil {
