@@ -37,6 +37,11 @@ func TestKeysOfOneVolume(t *testing.T) {
 		for what, do := range rulesOf(a.Bucket) {
 			denied(t, name+": "+what+" of a", do(t.Context(), client))
 		}
+		for _, bucket := range []string{a.Bucket, b.Bucket} {
+			for what, do := range moreRules(bucket) {
+				denied(t, name+": "+what+" of "+bucket, do(t.Context(), client))
+			}
+		}
 	}
 	for what, do := range onBucket(a.Bucket, "own") {
 		denied(t, "nobody: "+what+" of a", do(t.Context(), a.anonymous()))

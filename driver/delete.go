@@ -38,8 +38,10 @@ func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
 	}
 	// The user goes first: a writer must not put objects into a bucket that is
 	// being emptied.
-	if err := c.access.Revoke(ctx, userOf(id)); err != nil {
-		return err
+	if r.User != "" {
+		if err := c.access.Revoke(ctx, r.User); err != nil {
+			return err
+		}
 	}
 	if err := c.deleteBucket(ctx, r); err != nil {
 		return err

@@ -71,13 +71,17 @@ func otherBucketOf(id storage.VolumeID, name string) storage.BucketName {
 	return storage.BucketName(withHash(string(id), "bucket of "+name, maxBucket))
 }
 
-// userOf is the S3 user of a volume.
+// userOf is the S3 user of a new volume; that of an old one stands in its record. A
+// long id is cut, behind a character that no id has: what is left must not be the
+// user of another volume, whose keys would end or open this bucket.
 func userOf(id storage.VolumeID) string {
 	user := userPrefix + string(id)
-	if len(user) > maxUser {
-		return withHash(user, user, maxUser)
+	if len(user) <= maxUser {
+		return user
 	}
-	return user
+	sum := sha256.Sum256([]byte(id))
+	tail := "_" + hex.EncodeToString(sum[:16])
+	return user[:maxUser-len(tail)] + tail
 }
 
 // reserved are beginnings and ends that S3 keeps for itself.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
@@ -66,6 +68,41 @@ func TestDerivedNamesAreValid(t *testing.T) {
 		if user := userOf(id); len(user) > maxUser || !strings.HasPrefix(user, userPrefix) {
 			t.Fatalf("%q → user %q", name, user)
 		}
+	}
+}
+
+// TestUsersOfTwoVolumes: a name that looks like the cut user of a long one had the
+// same user, and its creation ended the other volume's keys.
+func TestUsersOfTwoVolumes(t *testing.T) {
+	long := storage.VolumeID(strings.Repeat("x", 60))
+	cut := storage.VolumeID(strings.TrimPrefix(withHash(userPrefix+string(long), userPrefix+string(long), maxUser), userPrefix))
+	for _, other := range []storage.VolumeID{cut, long + "y", long[:59]} {
+		if a, b := userOf(long), userOf(other); a == b || len(a) > maxUser || len(b) > maxUser {
+			t.Errorf("%s and %s have the users %s and %s", long, other, a, b)
+		}
+	}
+}
+
+// TestDeleteTakesTheRecordsUser: also one that another version has named.
+func TestDeleteTakesTheRecordsUser(t *testing.T) {
+	s, _ := made(t)
+	r, err := s.GetRecord(t.Context(), "photos")
+	must(t, err)
+	r.User = "holdfast-of-old"
+	r.Keys, err = s.Grant(t.Context(), r.User, r.Bucket)
+	must(t, err)
+	_, err = s.UpdateRecord(t.Context(), r)
+	must(t, err)
+	c := newController(s)
+	_, err = c.RotateKeys(t.Context(), "photos", "", 0)
+	must(t, err)
+	if s.Allowed(r.Keys, r.Bucket) || !s.Allowed(keysIn(t, s), r.Bucket) {
+		t.Error("not the keys of the record's user were rotated")
+	}
+	_, err = c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "photos"})
+	must(t, err)
+	if users := s.UserNames(); len(users) != 1 || users[0] != userOf("photos") {
+		t.Errorf("users left: %v, want the one that the test left", users)
 	}
 }
 

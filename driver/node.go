@@ -5,6 +5,8 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -206,12 +208,21 @@ func (m *Mounted) boundAt(path string) bool {
 }
 
 // needPath says whether path can be a place to mount at.
+// maxPath and maxElement are Linux's limits of a path and of a name in it.
+const (
+	maxPath    = 4095
+	maxElement = 255
+)
+
 func needPath(what, path string) error {
 	if path == "" {
 		return storage.Errorf(storage.Invalid, "the %s is missing", what)
 	}
 	if !filepath.IsAbs(path) || filepath.Clean(path) == "/" {
 		return storage.Errorf(storage.Invalid, "the %s %q must be absolute, and not the root", what, path)
+	}
+	if strings.ContainsRune(path, 0) || len(path) > maxPath || slices.ContainsFunc(strings.Split(path, "/"), func(s string) bool { return len(s) > maxElement }) {
+		return storage.Errorf(storage.Invalid, "the %s %.64q… can be no path: at most %d bytes, %d between two slashes, and no zero byte are allowed", what, path, maxPath, maxElement)
 	}
 	return nil
 }

@@ -83,7 +83,7 @@ func (c *Controller) retireIfDue(ctx context.Context, r storage.Record) time.Dur
 	c.pending.doQuietly(r.ID, func() {
 		ctx, cancel := context.WithTimeout(ctx, retireTime)
 		defer cancel()
-		settled, err := c.settleKeys(ctx, r.ID)
+		settled, err := c.settleKeys(ctx, r.ID, r.User)
 		switch {
 		case err == nil:
 			wait = untilDue(settled)
@@ -130,6 +130,15 @@ func (c *Controller) notRetired(ctx context.Context, id storage.VolumeID, err er
 		slog.String("kind", storage.KindOf(err).String()), slog.Any("err", err))
 }
 
+// settleNow is settleKeys for who has not read the record.
+func (c *Controller) settleNow(ctx context.Context, id storage.VolumeID) (storage.Record, error) {
+	r, err := c.records.GetRecord(ctx, id)
+	if err != nil {
+		return storage.Record{}, err
+	}
+	return c.settleKeys(ctx, id, r.User)
+}
+
 // settleKeys ends every key of the volume's user but the current one and those
 // that are retired and not over, and then takes out of the record what has ended.
 //
@@ -137,10 +146,10 @@ func (c *Controller) notRetired(ctx context.Context, id storage.VolumeID, err er
 // is not in it, and one that was made before is in the record, or its rotation is.
 // A dead rotation is replaced by one of our own, which fences the dead one, and
 // which stands until its key is gone: a crash leaves it for the next to find.
-func (c *Controller) settleKeys(ctx context.Context, id storage.VolumeID) (storage.Record, error) {
+func (c *Controller) settleKeys(ctx context.Context, id storage.VolumeID, user string) (storage.Record, error) {
 	ours := rand.Text()
 	for range retireRounds {
-		listed, err := c.access.ListKeys(ctx, userOf(id))
+		listed, err := c.access.ListKeys(ctx, user)
 		if err != nil {
 			return storage.Record{}, err
 		}
@@ -160,7 +169,7 @@ func (c *Controller) settleKeys(ctx context.Context, id storage.VolumeID) (stora
 			r.Rotation = &storage.Rotation{ID: ours, Begun: at}
 		case len(stray) > 0:
 			// And once more: one of them may have made another.
-			if err := c.access.EndKeys(ctx, userOf(id), stray); err != nil {
+			if err := c.access.EndKeys(ctx, user, stray); err != nil {
 				return storage.Record{}, err
 			}
 			continue

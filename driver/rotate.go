@@ -76,12 +76,13 @@ func (c *Controller) rotate(ctx context.Context, id storage.VolumeID, replace st
 	r, err := c.beginRotation(ctx, id, replace, overlap)
 	if errors.Is(err, errDone) {
 		// What the first call could not finish is ended now.
-		return c.settleKeys(ctx, id)
+		return c.settleNow(ctx, id)
 	}
 	if err != nil {
 		return storage.Record{}, err
 	}
-	keys, err := c.access.AddKeys(ctx, r.User)
+	user := r.User
+	keys, err := c.access.AddKeys(ctx, user)
 	if err != nil {
 		return storage.Record{}, err
 	}
@@ -95,13 +96,13 @@ func (c *Controller) rotate(ctx context.Context, id storage.VolumeID, replace st
 	})
 	if storage.Is(err, storage.Busy) || storage.Is(err, storage.NotFound) {
 		// Nobody else knows this key. After any other error the record may have it.
-		return storage.Record{}, errors.Join(err, c.access.EndKeys(ctx, userOf(id), []string{keys.Access}))
+		return storage.Record{}, errors.Join(err, c.access.EndKeys(ctx, user, []string{keys.Access}))
 	}
 	if err != nil {
 		return storage.Record{}, err
 	}
 	c.log.InfoContext(ctx, "keys rotated", slog.String("volume", string(id)), slog.Duration("overlap", overlap))
-	if r, err = c.settleKeys(ctx, id); err != nil {
+	if r, err = c.settleKeys(ctx, id, user); err != nil {
 		return storage.Record{}, fmt.Errorf("volume %s has new keys, but what should have ended has not yet: %w", id, err)
 	}
 	return r, nil

@@ -228,7 +228,7 @@ func (m *keyMeddler) AddKeys(ctx context.Context, user string) (storage.Keys, er
 func TestOthersDoNotEndAKeyBeingMade(t *testing.T) {
 	s, old := made(t)
 	m := &keyMeddler{Store: s, then: func() {
-		_, err := newController(s).settleKeys(t.Context(), "photos")
+		_, err := newController(s).settleNow(t.Context(), "photos")
 		must(t, err)
 	}}
 	c := NewController(ControllerDeps{Records: s, Buckets: s, Access: m})

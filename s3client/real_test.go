@@ -132,7 +132,7 @@ func TestRealTenantSeesItsBucketAlone(t *testing.T) {
 func TestRealLongestUser(t *testing.T) {
 	c := realClient(t)
 	b := newBucket(t, c)
-	user := string(bytes.Repeat([]byte("u"), 64))
+	user := "holdfast-" + string(bytes.Repeat([]byte("u"), 22)) + "_" + string(bytes.Repeat([]byte("0"), 32))
 	if _, err := c.Grant(t.Context(), user, b); err != nil {
 		t.Fatal(err)
 	}

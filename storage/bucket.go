@@ -27,7 +27,7 @@ func (b BucketName) Check() error {
 type VolumeID string
 
 // Keys are what an S3 client signs with. Secret never stands in a log: String
-// and the like leave it out.
+// and the like leave it out. Only encoding/json writes it, for the record.
 type Keys struct {
 	Access string `json:"access"`
 	Secret string `json:"secret"`
