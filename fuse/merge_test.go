@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -152,6 +153,51 @@ func TestMergingUnnoticed(t *testing.T) {
 	for i := range blocks {
 		if v, ok := versionOf(got[i*blockBytes:][:blockBytes], i); !ok || v != acknowledged[i].Load() {
 			t.Fatalf("seed %d: block %d is as of %d, want %d", seed, i, v, acknowledged[i].Load())
+		}
+	}
+}
+
+// TestAppendedStaysShort appends 4 KiB at a time with an fsync for each, as a
+// database's log does: the entry, of which each commit sends all, has few chunks in
+// the end, every byte is right, and no chunk is left that nobody names.
+func TestAppendedStaysShort(t *testing.T) {
+	const commits = 3000
+	bucket := memory.NewBucket(1 << 30)
+	c := mount(t, bucket.Volume())
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	for i := range commits {
+		in := &gofuse.WriteIn{InHeader: header(id), Flags: syscall.O_APPEND}
+		if _, st := c.fs.Write(nil, in, block(i, 1)); !st.Ok() {
+			t.Fatalf("write: %v", st)
+		}
+		c.ok("fsync", c.fs.Fsync(nil, &gofuse.FsyncIn{InHeader: header(id)}))
+	}
+	c.ok("close", c.close(id))
+	if err := c.fs.mergeFile(t.Context(), c.fs.table.get(id)); err != nil { // what waits in the background
+		t.Fatal(err)
+	}
+	if err := c.fs.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e, err := bucket.Volume().Files.Lookup(t.Context(), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d chunks after %d commits", len(e.Chunks), commits)
+	if n := bucket.ChunkCount(); n != len(e.Chunks) || n > 30 {
+		t.Errorf("%d chunks are kept, %d are used", n, len(e.Chunks))
+	}
+	other := mount(t, bucket.Volume())
+	id, st = other.lookup(1, "f")
+	other.ok("lookup", st)
+	got := other.read(id, 0, commits*blockBytes)
+	if len(got) != commits*blockBytes {
+		t.Fatalf("%d bytes", len(got))
+	}
+	for i := range commits {
+		if v, ok := versionOf(got[i*blockBytes:][:blockBytes], i); !ok || v != 1 {
+			t.Fatalf("block %d differs", i)
 		}
 	}
 }
