@@ -22,6 +22,13 @@ func runAll(m *testing.M) int {
 		}
 		return 0
 	}
+	if what := os.Getenv(intruderVariable); what != "" {
+		if err := intruderMain(what); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
 	dir := os.Getenv("HOLDFAST_BIN")
 	if dir == "" {
 		dir = "../bin"

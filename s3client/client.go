@@ -101,7 +101,7 @@ func New(o Options) (*Client, error) {
 	wire := &http.Client{Transport: &http.Transport{
 		// No proxy from the environment: the endpoint is inside the cluster.
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
-		TLSClientConfig:     o.TLS,
+		TLSClientConfig:     o.TLS.Clone(), // net/http writes into it
 		TLSHandshakeTimeout: dialTimeout,
 		MaxIdleConnsPerHost: 16,
 		IdleConnTimeout:     90 * time.Second,

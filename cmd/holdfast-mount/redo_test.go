@@ -24,7 +24,11 @@ func TestRedoOnSeaweed(t *testing.T) {
 		t.Fatal(err)
 	}
 	client := func() *seaweed.Client {
-		c, err := seaweed.Open(t.Context(), seaweed.Options{Filer: weed.Endpoints().FilerGRPC})
+		config, err := weed.TLS()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := seaweed.Open(t.Context(), seaweed.Options{Filer: weed.Endpoints().FilerGRPC, TLS: config})
 		if err != nil {
 			t.Fatal(err)
 		}

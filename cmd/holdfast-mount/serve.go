@@ -24,6 +24,7 @@ import (
 	"github.com/holdfast-csi/holdfast/fuse"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
 )
 
 // This file is the mounter's parent. Applications wait while there is no worker,
@@ -51,6 +52,7 @@ const (
 // serveOptions are the mounter's flags.
 type serveOptions struct {
 	runDir, keeper, stateDir, filer string
+	tls                             pki.Files
 	owner                           objectOwner
 	cacheDir                        string
 	cacheMiB                        int64
@@ -63,6 +65,8 @@ func (o *serveOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.keeper, "keeper", "", "the keeper's `socket` (default: the mounter's socket in --run-dir)")
 	flags.StringVar(&o.stateDir, "state-dir", "/var/lib/holdfast/mounter", "`folder` of this process's own, for what waits to be written; --dir for short")
 	flags.StringVar(&o.filer, "filer", "", "`host:port` of the filer's gRPC port")
+	flags.StringVar(&o.tls.CA, "tls-ca", "", "`file` with the certificate of the cluster's authority (default: a cluster without TLS)")
+	flags.StringVar(&o.tls.Cert, "tls-cert", "", "`file` with this process's key and certificate; it is read again when it has changed")
 	flags.Uint32Var(&o.owner.UID, "object-uid", 0, "`uid` that objects made over S3 are shown with")
 	flags.Uint32Var(&o.owner.GID, "object-gid", 0, "`gid` that objects made over S3 are shown with")
 	flags.StringVar(&o.cacheDir, "cache-dir", "", "`folder` of this process's own, for chunks that were read (default: cache in --state-dir)")
@@ -91,6 +95,9 @@ func (o *serveOptions) validate() error {
 	if !filepath.IsAbs(o.stateDir) || !filepath.IsAbs(o.keeper) {
 		return storage.Errorf(storage.Invalid, "--state-dir, --run-dir and --keeper must be absolute paths")
 	}
+	if err := o.tls.Validate(); err != nil {
+		return err
+	}
 	if o.deadline < time.Second {
 		return storage.Errorf(storage.Invalid, "--deadline %v: must be a second or more", o.deadline)
 	}
@@ -112,7 +119,7 @@ func (o *serveOptions) cache() cache.Options {
 
 // args leads a worker to the same options.
 func (o *serveOptions) args() []string {
-	return append([]string{"worker", "--keeper", o.keeper, "--state-dir", o.stateDir, "--filer", o.filer, "--object-uid", fmt.Sprint(o.owner.UID), "--object-gid", fmt.Sprint(o.owner.GID), "--cache-dir", o.cacheDir, "--cache-size", strconv.FormatInt(o.cacheMiB, 10), "--deadline", o.deadline.String()}, o.logs.args()...)
+	return append([]string{"worker", "--keeper", o.keeper, "--state-dir", o.stateDir, "--filer", o.filer, "--tls-ca", o.tls.CA, "--tls-cert", o.tls.Cert, "--object-uid", fmt.Sprint(o.owner.UID), "--object-gid", fmt.Sprint(o.owner.GID), "--cache-dir", o.cacheDir, "--cache-size", strconv.FormatInt(o.cacheMiB, 10), "--deadline", o.deadline.String()}, o.logs.args()...)
 }
 
 func newServe(stderr io.Writer) *cobra.Command {

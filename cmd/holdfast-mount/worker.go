@@ -86,7 +86,11 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			if err := os.Mkdir(volumes, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 				return fmt.Errorf("state folder: %w", err)
 			}
-			cluster, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, CallTimeout: o.deadline, Logger: log})
+			secret, err := o.tls.TLS()
+			if err != nil {
+				return err
+			}
+			cluster, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, TLS: secret, CallTimeout: o.deadline, Logger: log})
 			if err != nil {
 				return err
 			}

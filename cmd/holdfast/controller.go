@@ -26,6 +26,7 @@ func newController(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.socket, "socket", "", "unix socket to serve CSI on")
 	f.StringVar(&o.filer, "filer", "", "address of the filer's gRPC port, host:port")
+	o.tls.register(f)
 	f.StringVar(&o.s3Endpoint, "s3-endpoint", "", "URL of the S3 gateway")
 	f.StringVar(&o.adminKeys, "admin-keys-file", "", "file with the administrator's S3 keys")
 	required(cmd, "socket", "filer", "s3-endpoint", "admin-keys-file")
@@ -37,6 +38,7 @@ func newController(a *app) *cobra.Command {
 
 type controllerOptions struct {
 	socket, filer, s3Endpoint, adminKeys string
+	tls                                  tlsFiles
 }
 
 func (o controllerOptions) run(ctx context.Context, log *slog.Logger) (err error) {
@@ -44,12 +46,16 @@ func (o controllerOptions) run(ctx context.Context, log *slog.Logger) (err error
 	if err != nil {
 		return fmt.Errorf("admin keys: %w", err)
 	}
-	store, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, Logger: log})
+	secret, err := o.tls.TLS()
+	if err != nil {
+		return err
+	}
+	store, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, TLS: secret, Logger: log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	s3, err := s3client.New(s3client.Options{Endpoint: o.s3Endpoint, Keys: keys})
+	s3, err := s3client.New(s3client.Options{Endpoint: o.s3Endpoint, Keys: keys, TLS: secret})
 	if err != nil {
 		return err
 	}

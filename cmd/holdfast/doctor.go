@@ -49,6 +49,7 @@ folder. Nothing is changed. The exit code is 1 when something needed is missing.
 			doctor.Sudo,
 			doctor.Folder(dir),
 			doctor.Disk(dir),
+			doctor.Certificates(dir, status.Phase == stack.Ready),
 			doctor.Ports(stack.IP, base, stack.VolumeServers, status.Phase != stack.Stopped),
 		})
 		show.End()

@@ -35,6 +35,7 @@ func newNode(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.socket, "socket", "", "unix socket to serve CSI on")
 	f.StringVar(&o.filer, "filer", "", "address of the filer's gRPC port, host:port")
+	o.tls.register(f)
 	f.StringVar(&o.keeper, "keeper-socket", "", "the keeper's socket for nodes")
 	f.StringVar(&o.nodeID, "node-id", "", "name of this node, the same after each restart")
 	drop := f.Bool(dropFlag, false, "give up all capabilities first")
@@ -52,10 +53,15 @@ func newNode(a *app) *cobra.Command {
 
 type nodeOptions struct {
 	socket, filer, keeper, nodeID string
+	tls                           tlsFiles
 }
 
 func (o nodeOptions) run(ctx context.Context, log *slog.Logger) (err error) {
-	store, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, Logger: log})
+	secret, err := o.tls.TLS()
+	if err != nil {
+		return err
+	}
+	store, err := seaweed.Open(ctx, seaweed.Options{Filer: o.filer, TLS: secret, Logger: log})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -11,13 +12,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/stack"
+	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
+	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
 )
 
 // statusView is the answer of `holdfast status`.
 type statusView struct {
 	stack.Status
-	Mounts volumes.Records `json:"mounts"`
+	Mounts       volumes.Records `json:"mounts"`
+	Certificates []pki.End       `json:"certificates"`
 }
 
 func newStatus(a *app) *cobra.Command {
@@ -44,6 +48,9 @@ something does not run that should.`,
 			return err
 		}
 		view.Mounts = append(view.Mounts, records...)
+		if view.Certificates, err = pki.Ends(dir.PKI()); err != nil {
+			return err
+		}
 		if *out == asJSON {
 			err = writeJSON(a.stdout, view)
 		} else {
@@ -52,9 +59,20 @@ something does not run that should.`,
 		if err != nil {
 			return err
 		}
-		return verdict(view.Status)
+		return errors.Join(verdict(view.Status), ended(view.Status, view.Certificates))
 	}
 	return cmd
+}
+
+// ended says which certificates of a running installation let nobody in any more.
+// They are renewed long before, so something keeps the supervisor from it.
+func ended(s stack.Status, ends []pki.End) error {
+	over := pki.Ended(ends, time.Now())
+	if s.Phase != stack.Ready || len(over) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the certificate of %s ended at %s and was not renewed; run holdfast down, then holdfast up (%s may say why)",
+		over[0].Name, over[0].At.Format(time.DateTime), state.Dir(s.State).Log("supervisor"))
 }
 
 // verdict is the error behind the exit code.

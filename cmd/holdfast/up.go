@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/stack"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/steps"
+	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
 )
 
 const upLong = `Start a SeaweedFS cluster, the CSI driver and what serves the mounts, all on this
@@ -116,7 +118,8 @@ func (a *app) upBackground(ctx context.Context, o stack.Options, show *steps.Sho
 		switch status.Phase {
 		case stack.Ready:
 			show.Say("Holdfast runs already with state %s", o.Dir)
-			return nil
+			ends, err := pki.Ends(o.Dir.PKI())
+			return errors.Join(err, ended(status, ends))
 		case stack.Starting:
 			status, err = stack.Join(ctx, o, status)
 			return err

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/stack"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
 	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/cluster"
+	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
 	"github.com/holdfast-csi/holdfast/storage/seaweed"
 )
 
@@ -79,7 +82,15 @@ func (a *app) readCredentials(ctx context.Context, id storage.VolumeID) (c bucke
 	if err != nil {
 		return c, err
 	}
-	client, err := seaweed.Open(ctx, seaweed.Options{Filer: status.Endpoints.Filer})
+	files := pki.FilesIn(dir.PKI(), cluster.AdminName)
+	if err := files.Check(time.Now()); err != nil {
+		return c, err
+	}
+	secret, err := files.TLS()
+	if err != nil {
+		return c, err
+	}
+	client, err := seaweed.Open(ctx, seaweed.Options{Filer: status.Endpoints.Filer, TLS: secret})
 	if err != nil {
 		return c, err
 	}

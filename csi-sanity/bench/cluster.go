@@ -62,6 +62,26 @@ func startCluster(ctx context.Context, o options) (*cluster, error) {
 
 func (c *cluster) state() string { return filepath.Join(c.root, "s") }
 
+// letIn leads weed mount, whose working directory is root, to the certificate of
+// the cluster's owner.
+func (c *cluster) letIn() error {
+	pki := filepath.Join(c.state(), "pki")
+	ca, own := filepath.Join(pki, "ca.crt"), filepath.Join(pki, "admin.pem")
+	return os.WriteFile(filepath.Join(c.root, "security.toml"), fmt.Appendf(nil, `[grpc]
+ca = %[1]q
+[grpc.client]
+cert = %[2]q
+key = %[2]q
+[https.client]
+enabled = true
+ca = %[1]q
+cert = %[2]q
+key = %[2]q
+[https.volume]
+ca = %[1]q
+`, ca, own), 0o600)
+}
+
 // call runs holdfast and returns what it printed.
 func (c *cluster) call(ctx context.Context, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, c.holdfast, args...)

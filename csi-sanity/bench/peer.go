@@ -46,6 +46,7 @@ func (c *cluster) peer(ctx context.Context, name string) (peer, error) {
 		if err == nil && bucket == "" {
 			err = fmt.Errorf("no bucket in %q", out)
 		}
+		err = errors.Join(err, c.letIn())
 		cache := filepath.Join(c.root, "weed-cache")
 		return &processPeer{title: name, at: dir, cache: cache, command: func() []string {
 			return []string{

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
 	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
 )
 
@@ -35,6 +36,12 @@ type Cluster struct {
 	// nothing is left.
 	started, done chan struct{}
 	endOnce       sync.Once
+
+	// renewing is the goroutine that renews certificates; it ends with abCtx.
+	renewing sync.WaitGroup
+	// certifying keeps two renewals apart.
+	certifying sync.Mutex
+	authority  *pki.Authority // guarded by certifying
 
 	// progress keeps two reports apart.
 	progress sync.Mutex
@@ -62,7 +69,7 @@ func New(o Options) (*Cluster, error) {
 		started: make(chan struct{}),
 		done:    make(chan struct{}),
 	}
-	c.at = endpoints(o.IP, c.ports)
+	c.at = o.endpoints(c.ports)
 	c.abCtx, c.abort = context.WithCancel(context.Background())
 	return c, nil
 }
@@ -105,7 +112,11 @@ func (c *Cluster) start(ctx context.Context) error {
 		return err
 	}
 	all := specs(c.opts, kek)
-	newProber(c.at).attach(all, func(name string) {
+	prober, err := newProber(c.at, c.opts)
+	if err != nil {
+		return err
+	}
+	prober.attach(all, func(name string) {
 		select {
 		case <-c.started:
 			c.report("%s is ready again", name)
@@ -125,6 +136,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		}
 		return err
 	}
+	c.renewing.Go(func() { c.renew(c.abCtx) }) //nolint:contextcheck // it lives as long as the cluster, not as the start
 	return nil
 }
 
@@ -181,7 +193,15 @@ func (c *Cluster) prepare(ctx context.Context) (kek string, err error) {
 		c.report("The disk of %s has %d MiB left: below %d MiB nothing is written, reads and deletions go on", c.dir, free>>20, minFreeSpaceBytes>>20)
 		o.Logger.Warn("little disk space, volumes are read-only", "path", o.Dir, "free", free)
 	}
-	return c.dir.writeConfig(o.AdminKeys, o.User)
+	if err := c.Certify(); err != nil {
+		return "", err
+	}
+	if o.PKI != "" && o.User != nil {
+		if err := reach(o.PKI, *o.User, 1); err != nil {
+			return "", err
+		}
+	}
+	return c.dir.writeConfig(o)
 }
 
 // Stop ends the processes in order: the gateway first, so that no request is cut
@@ -246,6 +266,7 @@ func (c *Cluster) interrupt() bool {
 func (c *Cluster) end() {
 	c.endOnce.Do(func() {
 		c.abort()
+		c.renewing.Wait()
 		c.group.Close()
 		c.mu.Lock()
 		if c.mu.lock != nil {

@@ -38,6 +38,7 @@ func options(t *testing.T) cluster.Options {
 		Weed:      weed,
 		PortBase:  clustertest.ReserveBase(t),
 		AdminKeys: storage.Keys{Access: "admin", Secret: "secret"},
+		PKI:       filepath.Join(shortDir(t), "pki"),
 	}
 }
 
@@ -137,7 +138,7 @@ func TestStartServesS3WithinFiveSeconds(t *testing.T) {
 // secretsAreOurs checks that the folder's secrets are closed to others.
 func secretsAreOurs(t *testing.T, dir string) {
 	t.Helper()
-	for name, want := range map[string]fs.FileMode{"conf/s3.json": 0o600, "secret/sse-kek": 0o600, "secret": 0o700, "run": 0o700, "filer": 0o700} {
+	for name, want := range map[string]fs.FileMode{"conf/s3.json": 0o600, "conf/security.toml": 0o600, "secret/sse-kek": 0o600, "secret": 0o700, "run": 0o700, "filer": 0o700} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, want %o", name, err, want)
 		}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
 	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
 )
 
@@ -18,6 +19,8 @@ const (
 	masterName = "master"
 	filerName  = "filer"
 	s3Name     = "s3"
+	// volumeRole is what the volume servers have in common: a certificate.
+	volumeRole = "volume"
 )
 
 func volumeName(i int) string { return "volume" + strconv.Itoa(i+1) }
@@ -45,7 +48,7 @@ const (
 // Without it, a benchmark leaves the gateway with 900 MB.
 var memoryLimit = map[string]string{
 	masterName: "256MiB",
-	"volume":   "512MiB",
+	volumeRole: "512MiB",
 	filerName:  "768MiB",
 	s3Name:     "512MiB",
 }
@@ -63,6 +66,7 @@ func specs(o Options, kek string) []supervise.Spec {
 			Args: append(append([]string{"-logtostderr=true", role}, listen(p)...), args...),
 			Env: []string{
 				"HOME=" + d.conf(), "TMPDIR=" + d.tmp(), "GOMEMLIMIT=" + memoryLimit[role],
+				"WEED_TLS_CERT_REFRESH_INTERVAL=" + certificateEvery.String(),
 			},
 			Dir:       d.conf(),
 			User:      o.User,
@@ -103,5 +107,9 @@ func specs(o Options, kek string) []supervise.Spec {
 		"-localSocket="+d.socket(s3Name),
 	)
 	s3.Env = append(s3.Env, "WEED_S3_SSE_KEK="+kek)
+	if o.S3TLS {
+		cert := pki.FilesIn(o.PKI, gatewayName).Cert
+		s3.Args = append(s3.Args, "-cert.file="+cert, "-key.file="+cert)
+	}
 	return append(all, filer, s3)
 }

@@ -13,6 +13,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 func TestCommandsGolden(t *testing.T) {
 	o := valid()
 	o.VolumeServers = 3
+	o.PKI, o.S3TLS = "/data/pki", true
 	var b strings.Builder
 	for _, s := range specs(o.withDefaults(), "KEK") {
 		b.WriteString(s.Name + "\n")

@@ -48,7 +48,6 @@ const none = "# Nothing, on purpose: weed takes the first file of this name that
 var confFiles = map[string]string{
 	"master.toml":       growth,
 	"filer.toml":        filerStore,
-	"security.toml":     none,
 	"credential.toml":   none,
 	"notification.toml": none,
 	"replication.toml":  none,
@@ -76,7 +75,8 @@ const s3ConfigName = "s3.json"
 
 // writeConfig writes all configuration anew and returns the key that encrypts
 // the keys of encrypted objects, which is made once and then kept.
-func (d folder) writeConfig(keys storage.Keys, user *supervise.User) (kek string, err error) {
+func (d folder) writeConfig(o Options) (kek string, err error) {
+	keys, user := o.AdminKeys, o.User
 	for name, content := range confFiles {
 		if err := writeFile(filepath.Join(d.conf(), name), []byte(content), 0o644, nil); err != nil {
 			return "", err
@@ -90,11 +90,16 @@ func (d folder) writeConfig(keys storage.Keys, user *supervise.User) (kek string
 	if err != nil {
 		return "", fmt.Errorf("admin identity: %w", err)
 	}
-	if err := writeFile(filepath.Join(d.conf(), s3ConfigName), admin, 0o600, user); err != nil {
-		return "", err
+	for name, content := range map[string][]byte{s3ConfigName: admin, securityName: o.security()} {
+		if err := writeFile(filepath.Join(d.conf(), name), content, 0o600, user); err != nil {
+			return "", err
+		}
 	}
 	return d.kek()
 }
+
+// newToken makes a key that tokens are signed with.
+func newToken() string { return rand.Text() + rand.Text() }
 
 // kek returns the key, making it in a new folder. Losing it loses every object
 // that was stored encrypted, so a damaged file is an error and never replaced.

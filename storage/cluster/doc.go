@@ -2,7 +2,8 @@
 // one release, as separate processes under supervision.
 //
 // Owns: the weed processes, the folder with their data and configuration, the
-// choice of every flag and port, and where the binary comes from.
+// choice of every flag and port, who is let in (certify.go), and where the binary
+// comes from.
 //
 // Never: what is stored (storage/seaweed and s3client), Kubernetes (the chart
 // runs the same binary by StatefulSets), flags and variables of ours (cmd).
@@ -22,7 +23,8 @@
 // Linking SeaweedFS instead was rejected: it traps signals, keeps its flags in
 // globals and calls os.Exit.
 //
-// Locks: Cluster.mu guards the life's phase and is never held while waiting. The
+// Locks: Cluster.mu guards the life's phase and is never held while waiting;
+// Cluster.certifying is held while certificates are signed. The
 // lock file in the folder is inherited by every weed process, so that a folder
 // cannot be opened twice even while the processes of a killed owner still die.
 package cluster

@@ -7,7 +7,8 @@ import (
 )
 
 // Endpoints are the addresses of a cluster. S3URL is a URL, and serves the IAM
-// API too; the others are "ip:port".
+// API too; the others are "ip:port", where what is named HTTP is HTTPS in a closed
+// cluster.
 type Endpoints struct {
 	S3URL      string
 	MasterHTTP string
@@ -20,10 +21,14 @@ type Endpoints struct {
 	VolumeGRPC []string
 }
 
-func endpoints(ip string, p Ports) Endpoints {
-	at := func(port int) string { return net.JoinHostPort(ip, strconv.Itoa(port)) }
+func (o Options) endpoints(p Ports) Endpoints {
+	at := func(port int) string { return net.JoinHostPort(o.IP, strconv.Itoa(port)) }
+	scheme := "http://"
+	if o.S3TLS {
+		scheme = "https://"
+	}
 	e := Endpoints{
-		S3URL:      "http://" + at(p.S3.HTTP),
+		S3URL:      scheme + at(p.S3.HTTP),
 		MasterHTTP: at(p.Master.HTTP), MasterGRPC: at(p.Master.GRPC),
 		FilerHTTP: at(p.Filer.HTTP), FilerGRPC: at(p.Filer.GRPC),
 	}

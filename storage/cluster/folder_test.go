@@ -84,11 +84,11 @@ func TestKeyIsKept(t *testing.T) {
 	if err := d.prepare(1, nil); err != nil {
 		t.Fatal(err)
 	}
-	first, err := d.writeConfig(valid().AdminKeys, nil)
+	first, err := d.writeConfig(valid())
 	if err != nil || len(first) != 64 {
 		t.Fatalf("%q, %v", first, err)
 	}
-	if again, err := d.writeConfig(valid().AdminKeys, nil); err != nil || again != first {
+	if again, err := d.writeConfig(valid()); err != nil || again != first {
 		t.Errorf("%q, then %q, %v", first, again, err)
 	}
 	for _, path := range []string{filepath.Join(d.secret(), "sse-kek"), filepath.Join(d.conf(), s3ConfigName)} {

@@ -26,18 +26,28 @@ const (
 type prober struct {
 	client http.Client
 	at     Endpoints
+	scheme string // of all but the gateway
 }
 
-func newProber(at Endpoints) *prober {
-	return &prober{at: at, client: http.Client{
+func newProber(at Endpoints, o Options) (*prober, error) {
+	p := &prober{at: at, scheme: "http://"}
+	config, err := o.admin().TLS()
+	if err != nil {
+		return nil, err
+	}
+	if config != nil {
+		p.scheme = "https://"
+	}
+	p.client = http.Client{
 		Timeout: probeWait,
 		// No proxy of the environment's, no connection that would outlive the
 		// question.
-		Transport: &http.Transport{DisableKeepAlives: true},
+		Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config},
 		CheckRedirect: func(*http.Request, []*http.Request) error {
 			return http.ErrUseLastResponse
 		},
-	}}
+	}
+	return p, nil
 }
 
 // attach gives each spec its probe and its report.
@@ -63,7 +73,7 @@ func (p *prober) attach(all []supervise.Spec, ready func(name string)) {
 // master works when it leads.
 func (p *prober) master(ctx context.Context) error {
 	var status struct{ IsLeader bool }
-	if err := p.json(ctx, "http://"+p.at.MasterHTTP+"/cluster/status", &status); err != nil {
+	if err := p.json(ctx, p.scheme+p.at.MasterHTTP+"/cluster/status", &status); err != nil {
 		return err
 	}
 	if !status.IsLeader {
@@ -75,7 +85,7 @@ func (p *prober) master(ctx context.Context) error {
 // volume works when it answers and the master knows it.
 func (p *prober) volume(ctx context.Context, i int) error {
 	own := p.at.VolumeHTTP[i]
-	if code, err := p.get(ctx, "http://"+own+"/healthz", nil); err != nil || code != http.StatusOK {
+	if code, err := p.get(ctx, p.scheme+own+"/healthz", nil); err != nil || code != http.StatusOK {
 		return fmt.Errorf("%s/healthz answers %d: %w", own, code, err)
 	}
 	var status struct {
@@ -85,7 +95,7 @@ func (p *prober) volume(ctx context.Context, i int) error {
 			}
 		}
 	}
-	if err := p.json(ctx, "http://"+p.at.MasterHTTP+"/dir/status", &status); err != nil {
+	if err := p.json(ctx, p.scheme+p.at.MasterHTTP+"/dir/status", &status); err != nil {
 		return err
 	}
 	for _, dc := range status.Topology.DataCenters {
@@ -102,7 +112,7 @@ func (p *prober) volume(ctx context.Context, i int) error {
 
 // filer works when both its ports answer: the HTTP one says 404, on purpose.
 func (p *prober) filer(ctx context.Context) error {
-	if _, err := p.get(ctx, "http://"+p.at.FilerHTTP+"/", nil); err != nil {
+	if _, err := p.get(ctx, p.scheme+p.at.FilerHTTP+"/", nil); err != nil {
 		return err
 	}
 	dialer := net.Dialer{Timeout: probeWait}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
 	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
 )
 
@@ -44,6 +45,14 @@ type Options struct {
 	User *supervise.User
 	// AdminKeys are the keys of the one S3 identity that may do all.
 	AdminKeys storage.Keys
+	// PKI is the folder of the cluster's certificate authority, absolute, see package
+	// pki. It is made when missing, and Clients get their certificates there. Empty
+	// runs an open cluster, without TLS: whoever reaches its ports may do all.
+	PKI     string
+	Clients []Client
+	// S3TLS has the gateway speak TLS, with a certificate of the same authority. It
+	// needs PKI.
+	S3TLS bool
 	// StartTimeout bounds Start. 0 means a minute.
 	StartTimeout time.Duration
 	// Logger hears of deaths and restarts. nil is silent.
@@ -52,6 +61,17 @@ type Options struct {
 	// silent.
 	Progress func(string)
 }
+
+// Client is a holder of a certificate beside weed's own processes: it may speak
+// to the filer and the volume servers.
+type Client struct {
+	// Name is that of its file, see pki.Files.
+	Name string
+	// Owner of the file; nil for us.
+	Owner *pki.Owner
+}
+
+var clientPattern = regexp.MustCompile(`^[a-z]+$`)
 
 var replicationPattern = regexp.MustCompile(`^00[0-9]$`)
 
@@ -77,6 +97,22 @@ func (o Options) Validate() error {
 		return invalid("the admin keys are missing")
 	case o.PortBase < 1 || o.PortBase+fixedPorts+2*o.VolumeServers > maxPort:
 		return invalid("port base %d: leaves no room for the ports", o.PortBase)
+	}
+	if o.PKI == "" && (o.S3TLS || len(o.Clients) > 0) {
+		return invalid("certificates are asked for without a folder for their authority")
+	}
+	if o.PKI != "" && !filepath.IsAbs(o.PKI) {
+		return invalid("folder of certificates %q: must be an absolute path", o.PKI)
+	}
+	taken := map[string]bool{}
+	for _, l := range o.weedLeaves() {
+		taken[l.Name] = true
+	}
+	for _, c := range o.Clients {
+		if !clientPattern.MatchString(c.Name) || taken[c.Name] {
+			return invalid("client %q: must be a word of small letters that names nobody else", c.Name)
+		}
+		taken[c.Name] = true
 	}
 	for _, socket := range []string{folder(o.Dir).socket(filerName), folder(o.Dir).socket(s3Name)} {
 		if len(socket) > maxSocketPath {

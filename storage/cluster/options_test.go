@@ -28,6 +28,12 @@ func TestValidate(t *testing.T) {
 		"too few for copies":  func(o *Options) { o.Replication = "002" },
 		"no keys":             func(o *Options) { o.AdminKeys = storage.Keys{} },
 		"ports out of range":  func(o *Options) { o.PortBase = 65530 },
+		"relative pki":        func(o *Options) { o.PKI = "pki" },
+		"S3 without pki":      func(o *Options) { o.S3TLS = true },
+		"client without pki":  func(o *Options) { o.Clients = []Client{{Name: "node"}} },
+		"client like weed":    func(o *Options) { o.PKI, o.Clients = "/pki", []Client{{Name: "filer"}} },
+		"client twice":        func(o *Options) { o.PKI, o.Clients = "/pki", []Client{{Name: "node"}, {Name: "node"}} },
+		"client with a path":  func(o *Options) { o.PKI, o.Clients = "/pki", []Client{{Name: "../node"}} },
 		"long folder":         func(o *Options) { o.Dir = "/" + strings.Repeat("x", 100) },
 	} {
 		o := valid()

@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 // returns at once the pids of weed.
 func ownerKilled(t *testing.T, o cluster.Options) []int {
 	t.Helper()
-	config, err := json.Marshal(map[string]any{"Dir": o.Dir, "Weed": o.Weed, "PortBase": o.PortBase, "AdminKeys": o.AdminKeys})
+	config, err := json.Marshal(map[string]any{"Dir": o.Dir, "Weed": o.Weed, "PortBase": o.PortBase, "AdminKeys": o.AdminKeys, "PKI": o.PKI})
 	if err != nil {
 		t.Fatal(err)
 	}

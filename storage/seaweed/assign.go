@@ -37,7 +37,7 @@ const (
 type target struct {
 	id     storage.ChunkID
 	volume string
-	url    string // host:port of the volume server
+	at     holder
 	path   string // the id as the token, when there is one, names it
 	auth   string
 	fsync  bool
@@ -59,7 +59,7 @@ func (r *run) target() target {
 	id.key += uint64(r.used)
 	t := target{
 		id: storage.ChunkID(id.String()), volume: fmt.Sprint(id.volume),
-		url: r.answer.GetLocation().GetUrl(), path: r.answer.GetFileId(),
+		at: holderOf(r.answer.GetLocation()), path: r.answer.GetFileId(),
 		auth: r.answer.GetAuth(), fsync: r.answer.GetFsync(), run: r,
 	}
 	if r.used > 0 {

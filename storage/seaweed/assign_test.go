@@ -81,7 +81,7 @@ func TestRun(t *testing.T) {
 		{"1,01010000abcd", "1,ff0000abcd_2"},
 	} {
 		to := takeOne(t, a, 10)
-		if string(to.id) != want.id || to.path != want.path || to.auth != "token" || to.volume != "1" || to.url != "volume:8080" {
+		if string(to.id) != want.id || to.path != want.path || to.auth != "token" || to.volume != "1" || to.at != (holder{"volume:8080", "volume:18080"}) {
 			t.Errorf("%d: %+v, want %+v", i, to, want)
 		}
 		if named, err := parseID(to.path); err != nil || named.String() != want.id {

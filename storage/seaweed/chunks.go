@@ -38,7 +38,7 @@ func (s *chunks) Write(ctx context.Context, near storage.Path, data []byte) (sto
 			s.ids.drop(to.run)
 			return err
 		}
-		s.locations.learn(to.volume, to.url)
+		s.locations.learn(to.volume, to.at)
 		id = to.id
 		return nil
 	})

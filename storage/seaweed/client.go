@@ -2,6 +2,8 @@ package seaweed
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -10,6 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -32,6 +35,10 @@ const (
 type Options struct {
 	// Filer is the address of the filer's gRPC port, host:port.
 	Filer string
+	// TLS lets in to a closed cluster: the filer and the volume servers ask for its
+	// client certificate. It is asked again for each new connection. nil speaks
+	// plaintext, to a cluster that is open to everybody who reaches it.
+	TLS *tls.Config
 	// CallTimeout bounds each call, 30 s when zero.
 	CallTimeout time.Duration
 	// Logger takes what degrades; nothing when nil.
@@ -53,8 +60,9 @@ func (o Options) Validate() error {
 type Client struct {
 	conn  *grpc.ClientConn
 	filer filerpb.SeaweedFilerClient
-	// volumes speaks to the volume servers.
+	// volumes carries chunks from and to the volume servers, servers their gRPC.
 	volumes *transport
+	servers *servers
 	log     *slog.Logger
 
 	timeout time.Duration
@@ -76,31 +84,39 @@ func Open(_ context.Context, o Options) (*Client, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	back := backoff.DefaultConfig
-	back.BaseDelay, back.MaxDelay = 50*time.Millisecond, maxBackoff
-	conn, err := grpc.NewClient(o.Filer,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: back, MinConnectTimeout: maxBackoff}),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
-		grpc.WithDefaultCallOptions(grpc.WaitForReady(true),
-			grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-	)
+	conn, err := dial(o.Filer, o.TLS, grpc.WithDefaultCallOptions(grpc.WaitForReady(true)))
 	if err != nil {
 		return nil, fmt.Errorf("connect to the filer at %s: %w", o.Filer, err)
 	}
 	c := &Client{
 		conn: conn, filer: filerpb.NewSeaweedFilerClient(conn),
-		volumes: &transport{newPool()}, log: o.Logger,
+		volumes: &transport{newPool(o.TLS)}, servers: newServers(o.TLS), log: o.Logger,
 		timeout: o.CallTimeout, signature: newSignature(),
 	}
 	c.locations = newLocations(c.lookupVolumes)
 	return c, nil
 }
 
+// dial prepares a connection.
+func dial(address string, config *tls.Config, more ...grpc.DialOption) (*grpc.ClientConn, error) {
+	secret := insecure.NewCredentials()
+	if config != nil {
+		secret = credentials.NewTLS(config)
+	}
+	back := backoff.DefaultConfig
+	back.BaseDelay, back.MaxDelay = 50*time.Millisecond, maxBackoff
+	return grpc.NewClient(address, append(more,
+		grpc.WithTransportCredentials(secret),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: back, MinConnectTimeout: maxBackoff}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
+	)...)
+}
+
 // Close ends the connections. Calls under way fail.
 func (c *Client) Close() error {
 	c.volumes.pool.close()
-	return c.conn.Close()
+	return errors.Join(c.servers.close(), c.conn.Close())
 }
 
 func newSignature() int32 { return rand.Int32N(1<<31-2) + 1 }

@@ -1,7 +1,8 @@
 // Package seaweed speaks to a SeaweedFS cluster in its own protocol: names
-// through the filer's gRPC, content straight to and from the volume servers.
+// through the filer's gRPC, content straight to and from the volume servers, over
+// TLS with a client certificate where the cluster is closed.
 //
-// Owns: the wire (filerpb holds the messages that we use), the turning of its
+// Owns: the wire (filerpb and volumepb hold the messages that we use), the turning of its
 // errors into storage.Kind, the location of volumes, the layout of an entry.
 //
 // Never: S3 (that is s3client), the local disk, the kernel.
@@ -10,5 +11,6 @@
 // contracts for one bucket. The client is also the keeper of the volumes'
 // records, which are entries in the filer.
 //
-// Locks: locations.mu only, held over no call.
+// Locks: locations.mu, servers.mu and pool.mu, held over no call and never
+// together.
 package seaweed

@@ -75,9 +75,12 @@ func textKind(msg string) storage.Kind {
 	return storage.Other
 }
 
-// classify turns the error of a gRPC call into ours. A context that the caller
-// ended passes as its own error.
-func classify(ctx context.Context, err error) error {
+// classify turns the error of a call of the filer into ours. A context that the
+// caller ended passes as its own error.
+func classify(ctx context.Context, err error) error { return classifyFrom(ctx, "filer", err) }
+
+// classifyFrom is classify for any server.
+func classifyFrom(ctx context.Context, server string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -92,7 +95,7 @@ func classify(ctx context.Context, err error) error {
 	if !known {
 		kind = textKind(s.Message())
 	}
-	return storage.Errorf(kind, "filer: %s", s.Message())
+	return storage.Errorf(kind, "%s: %s", server, s.Message())
 }
 
 // refused turns the fields by which an answer refuses into an error.

@@ -3,6 +3,7 @@ package seaweed
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -11,7 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed/volumepb"
 )
 
 // located gives a client whose look-ups answer one list after the other, the last
@@ -24,8 +28,12 @@ func located(t *testing.T, lists ...[]string) *Client {
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	var n atomic.Int64
-	c.locations = newLocations(func(context.Context, []string) (map[string][]string, error) {
-		return map[string][]string{"3": lists[min(int(n.Add(1)), len(lists))-1]}, nil
+	c.locations = newLocations(func(context.Context, []string) (map[string][]holder, error) {
+		var found []holder
+		for _, at := range lists[min(int(n.Add(1)), len(lists))-1] {
+			found = append(found, holder{http: at, grpc: at})
+		}
+		return map[string][]holder{"3": found}, nil
 	})
 	return c
 }
@@ -77,13 +85,70 @@ func TestGone(t *testing.T) {
 	}
 }
 
-// TestDeleteMany: chunks are freed side by side, those that do not exist are
-// skipped, and a volume without a server is waited for once.
+// freer is a volume server that frees what it is told to, at the pace of meet.
+type freer struct {
+	volumepb.UnimplementedVolumeServerServer
+
+	meet   func()
+	answer func(id string) int32
+	mu     sync.Mutex
+	asked  map[string]int
+}
+
+func (f *freer) BatchDelete(_ context.Context, r *volumepb.BatchDeleteRequest) (*volumepb.BatchDeleteResponse, error) {
+	if f.meet != nil {
+		f.meet()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out volumepb.BatchDeleteResponse
+	for _, id := range r.GetFileIds() {
+		f.asked[id]++
+		code := f.answer(id)
+		out.Results = append(out.Results, &volumepb.DeleteResult{FileId: id, Status: code})
+		if code == http.StatusBadRequest {
+			break // as weed does
+		}
+	}
+	return &out, nil
+}
+
+func (f *freer) serve(t *testing.T) string {
+	t.Helper()
+	f.asked = map[string]int{}
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	volumepb.RegisterVolumeServerServer(s, f)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(l)
+	}()
+	t.Cleanup(func() { s.Stop(); <-served })
+	return l.Addr().String()
+}
+
+func chunkIDs(n int) (ids []storage.ChunkID) {
+	for i := range n {
+		ids = append(ids, storage.ChunkID(wireID{3, uint64(i + 1), 7}.String()))
+	}
+	return ids
+}
+
+// TestDeleteMany: chunks are freed side by side on every server that has them,
+// those that do not exist are skipped, and a volume without a server is waited for
+// once.
 func TestDeleteMany(t *testing.T) {
-	var now, freed atomic.Int64
+	const chunks = 20*freedAtOnce + 1
+	var now atomic.Int64
 	var once sync.Once
 	full := make(chan struct{})
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	there := func(string) int32 { return http.StatusAccepted }
+	first, second := &freer{answer: there}, &freer{answer: func(string) int32 { return http.StatusNotFound }}
+	first.meet = func() {
 		if now.Add(1) == parallelFrees {
 			once.Do(func() { close(full) })
 		}
@@ -96,23 +161,19 @@ func TestDeleteMany(t *testing.T) {
 		case <-time.After(30 * time.Second):
 			t.Error("one after the other")
 		}
-		freed.Add(1)
-		if strings.Contains(r.URL.Path, "7f") {
-			w.WriteHeader(http.StatusNotFound)
-		}
-	}))
-	defer s.Close()
-	c := located(t, []string{strings.TrimPrefix(s.URL, "http://")})
-	c.timeout = time.Minute
-	var ids []storage.ChunkID
-	for i := range 500 {
-		ids = append(ids, storage.ChunkID(wireID{3, uint64(i + 1), 7}.String()))
 	}
+	c := located(t, []string{first.serve(t), second.serve(t)})
+	c.timeout = time.Minute
+	ids := chunkIDs(chunks)
 	if err := c.Delete(t.Context(), ids); err != nil {
 		t.Fatal(err)
 	}
-	if freed.Load() < 500 {
-		t.Errorf("%d freed", freed.Load())
+	for _, f := range []*freer{first, second} {
+		for _, id := range ids {
+			if f.asked[string(id)] != 1 {
+				t.Fatalf("a server was asked %d times to free %s", f.asked[string(id)], id)
+			}
+		}
 	}
 	c = located(t, []string{})
 	began := time.Now()
@@ -121,5 +182,41 @@ func TestDeleteMany(t *testing.T) {
 	}
 	if took := time.Since(began); took > 20*c.timeout {
 		t.Errorf("took %v", took)
+	}
+}
+
+// TestDeleteWithAWrongID: an id that is not the chunk's own is told, and keeps
+// nothing else from being freed.
+func TestDeleteWithAWrongID(t *testing.T) {
+	ids := chunkIDs(10)
+	f := &freer{answer: func(id string) int32 {
+		if id == string(ids[4]) {
+			return http.StatusBadRequest
+		}
+		return http.StatusAccepted
+	}}
+	c := located(t, []string{f.serve(t)})
+	if err := c.Delete(t.Context(), ids); !storage.Is(err, storage.Invalid) || !strings.Contains(err.Error(), string(ids[4])) {
+		t.Errorf("%v, want the name of %s", err, ids[4])
+	}
+	for _, id := range ids {
+		if f.asked[string(id)] == 0 {
+			t.Errorf("%s was not freed", id)
+		}
+	}
+}
+
+// TestDeleteWaitsForAReplica: chunks are not freed while a listed server is away.
+func TestDeleteWaitsForAReplica(t *testing.T) {
+	f := &freer{answer: func(string) int32 { return http.StatusAccepted }}
+	at := f.serve(t)
+	c := located(t, []string{at, "127.0.0.1:1"})
+	if err := c.Delete(t.Context(), chunkIDs(1)); !storage.Is(err, storage.Unavailable) {
+		t.Errorf("%v, want it to be unavailable", err)
+	}
+	c = located(t, []string{at, "127.0.0.1:1"}, []string{at})
+	c.timeout = time.Minute
+	if err := c.Delete(t.Context(), chunkIDs(1)); err != nil {
+		t.Errorf("the server is not listed any more: %v", err)
 	}
 }

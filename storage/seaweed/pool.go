@@ -29,9 +29,10 @@ const (
 
 // pool keeps connections to volume servers.
 type pool struct {
-	// dial connects, and tlsConfig, when there is one, is for servers of https.
-	dial      func(ctx context.Context, network, address string) (net.Conn, error)
-	tlsConfig *tls.Config
+	// dial connects, and tls is for a closed cluster, whose servers speak https; nil
+	// for an open one.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
+	tls  *tls.Config
 
 	mu struct {
 		sync.Mutex
@@ -52,18 +53,24 @@ type server struct {
 // conn is one connection. It belongs to whoever took it from the pool.
 type conn struct {
 	net.Conn
+	// plain is what lies under TLS, or Conn itself. It is what is closed: TLS would
+	// first send a farewell, and wait for a server that does not read.
+	plain  net.Conn
 	pool   *pool
 	server *server
 	raw    syscall.RawConn // nil where a look at the socket is not possible
-	tls    bool
 	r      *bufio.Reader
 	w      *bufio.Writer
 	left   int64 // what may still be read
 	since  time.Time
 }
 
-func newPool() *pool {
-	p := &pool{dial: (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext}
+func newPool(config *tls.Config) *pool {
+	if config != nil {
+		config = config.Clone()
+		config.NextProtos = []string{"http/1.1"}
+	}
+	p := &pool{tls: config, dial: (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext}
 	p.mu.servers = map[string]*server{}
 	return p
 }
@@ -71,7 +78,7 @@ func newPool() *pool {
 // get gives a connection; kept says that it was used before. Without reuse it is
 // a new one.
 func (p *pool) get(ctx context.Context, scheme, host string, reuse bool) (c *conn, kept bool, err error) {
-	if scheme != "http" && scheme != "https" {
+	if scheme != "http" && (scheme != "https" || p.tls == nil) {
 		return nil, false, fmt.Errorf("no way to speak %q", scheme)
 	}
 	s := p.server(scheme + "://" + host)
@@ -129,16 +136,14 @@ func (p *pool) connect(ctx context.Context, s *server, scheme, host string) (*co
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: plain, pool: p, server: s}
+	c := &conn{Conn: plain, plain: plain, pool: p, server: s}
 	if sc, ok := plain.(syscall.Conn); ok {
 		c.raw, _ = sc.SyscallConn()
 	}
 	if scheme == "https" {
-		config := p.tlsConfig.Clone()
-		if config == nil {
-			config = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
+		config := p.tls
 		if config.ServerName == "" {
+			config = config.Clone()
 			config.ServerName, _, _ = net.SplitHostPort(host)
 		}
 		secured := tls.Client(plain, config)
@@ -146,15 +151,19 @@ func (p *pool) connect(ctx context.Context, s *server, scheme, host string) (*co
 			_ = plain.Close()
 			return nil, err
 		}
-		c.Conn, c.tls = secured, true
+		c.Conn = secured
 	}
 	c.r, c.w = newReader(c), newWriter(c.Conn)
 	return c, nil
 }
 
+// Close closes the connection without a farewell.
+func (c *conn) Close() error { return c.plain.Close() }
+
 // healthy looks, without waiting, whether the server has closed the connection
 // or has said something that nobody asked for; the latter would be taken for the
-// next answer.
+// next answer. What TLS says by itself after an answer is its farewell; the
+// tickets of its beginning came before the first answer and are read.
 func (c *conn) healthy() bool {
 	if c.raw == nil {
 		return true
@@ -162,13 +171,8 @@ func (c *conn) healthy() bool {
 	ok := false
 	err := c.raw.Read(func(fd uintptr) bool {
 		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, syscall.EAGAIN):
-			ok = true
-		case err == nil && n > 0:
-			ok = c.tls // TLS has messages of its own
-		}
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		ok = errors.Is(err, syscall.EAGAIN)
 		return true
 	})
 	return err == nil && ok

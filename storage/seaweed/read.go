@@ -54,10 +54,10 @@ func (c *Client) fetch(ctx context.Context, id storage.ChunkID, off, n int64, ta
 		return err
 	}
 	return c.call(ctx, func(ctx context.Context, _ int) error {
-		return c.ask(ctx, volume, func(url string) error {
-			err := c.get(ctx, "http://"+url+"/"+string(id), off, n, take)
+		return c.ask(ctx, volume, func(at holder) error {
+			err := c.get(ctx, c.url(at, string(id)), off, n, take)
 			if storage.Is(err, storage.NotFound) {
-				err = c.get(ctx, "http://"+url+"/"+string(id)+"?readDeleted=true", off, n, take)
+				err = c.get(ctx, c.url(at, string(id)+"?readDeleted=true"), off, n, take)
 			}
 			return err
 		})

@@ -31,7 +31,17 @@ func TestMain(m *testing.M) {
 
 func open(t *testing.T) *seaweed.Client {
 	t.Helper()
-	c, err := seaweed.Open(t.Context(), seaweed.Options{Filer: weed.Endpoints().FilerGRPC})
+	return openCluster(t, weed)
+}
+
+// openCluster gives a client of a cluster.
+func openCluster(t testing.TB, of *cluster.Cluster) *seaweed.Client {
+	t.Helper()
+	config, err := of.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := seaweed.Open(t.Context(), seaweed.Options{Filer: of.Endpoints().FilerGRPC, TLS: config})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,7 @@ func scripted(t *testing.T, serve func(n int, c net.Conn, r *bufio.Reader)) (url
 }
 
 func newTransport(t *testing.T) *transport {
-	tr := &transport{newPool()}
+	tr := &transport{newPool(nil)}
 	t.Cleanup(tr.pool.close)
 	return tr
 }

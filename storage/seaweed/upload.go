@@ -22,7 +22,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // along only after something went wrong, and then decides: a server that stores
 // the bytes in another form (compressed) answers a checksum of that form.
 func (s *chunks) upload(ctx context.Context, to target, data []byte, again bool) error {
-	url := "http://" + to.url + "/" + to.path
+	url := s.url(to.at, to.path)
 	if to.fsync {
 		url += "?fsync=true"
 	}

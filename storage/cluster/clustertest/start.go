@@ -28,7 +28,7 @@ const (
 )
 
 // Start returns a running cluster that is killed, with all its data, at the end
-// of the test. edit may change the options, the folder and the ports excepted.
+// of the test. It is closed: its TLS lets in. edit may change the options, the folder and the ports excepted.
 func Start(t testing.TB, edit ...func(*cluster.Options)) *cluster.Cluster {
 	t.Helper()
 	c, stop, err := start(t.Context(), t.Logf, edit...)
@@ -72,6 +72,7 @@ func start(ctx context.Context, logf func(string, ...any), edit ...func(*cluster
 		Weed:      weed,
 		PortBase:  base,
 		AdminKeys: storage.Keys{Access: "ADMIN" + random(5), Secret: random(20)},
+		PKI:       filepath.Join(dir, "pki"),
 	}
 	if logf != nil {
 		o.Progress = func(s string) { logf("cluster: %s", s) }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/process"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/storage/cluster"
 )
 
 const (
@@ -17,7 +18,7 @@ const (
 )
 
 // startMounter starts the mounter unless it runs.
-func startMounter(ctx context.Context, o Options, mount, filer string) (process.ID, error) {
+func startMounter(ctx context.Context, o Options, mount string, c *cluster.Cluster) (process.ID, error) {
 	if id, ok := noted(o.Dir, mounterName); ok {
 		return id, nil
 	}
@@ -25,10 +26,11 @@ func startMounter(ctx context.Context, o Options, mount, filer string) (process.
 		"serve",
 		"--run-dir", o.Dir.Run(),
 		"--state-dir", o.Dir.Mounter(),
-		"--filer", filer,
+		"--filer", c.Endpoints().FilerGRPC,
 		// What is put into a bucket over S3 belongs to whoever runs this.
 		"--object-uid", strconv.Itoa(os.Getuid()), "--object-gid", strconv.Itoa(os.Getgid()),
 	}}
+	d.args = append(d.args, certificate(c, mounterName)...)
 	if o.Deadline != "" {
 		d.args = append(d.args, "--deadline", o.Deadline)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage/cluster"
+	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
 	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
 )
 
@@ -24,18 +25,18 @@ const (
 )
 
 // services are the two CSI services. Both die with the supervisor.
-func services(o Options, program string, at cluster.Endpoints, nodeID string) []supervise.Spec {
-	accounts := o.accounts()
+func services(o Options, program string, c *cluster.Cluster, nodeID string) []supervise.Spec {
+	accounts, at := o.accounts(), c.Endpoints()
 	controller := supervise.Spec{
 		Name: controllerName,
 		Path: program,
-		Args: []string{
+		Args: append([]string{
 			"controller",
 			"--socket", o.Dir.ControllerSocket(),
 			"--filer", at.FilerGRPC,
 			"--s3-endpoint", at.S3URL,
 			"--admin-keys-file", o.Dir.AdminKeys(),
-		},
+		}, certificate(c, controllerName)...),
 		LogFile:   o.Dir.Log(controllerName),
 		StopGrace: serviceStop,
 		Ready:     answers(o.Dir.ControllerSocket()),
@@ -43,13 +44,13 @@ func services(o Options, program string, at cluster.Endpoints, nodeID string) []
 	node := supervise.Spec{
 		Name: nodeName,
 		Path: program,
-		Args: []string{
+		Args: append([]string{
 			"node",
 			"--socket", o.Dir.NodeSocket(),
 			"--filer", at.FilerGRPC,
 			"--node-id", nodeID,
 			"--keeper-socket", keeper.NodeSocket(o.Dir.Run()),
-		},
+		}, certificate(c, nodeName)...),
 		LogFile:   o.Dir.Log(nodeName),
 		StopGrace: serviceStop,
 		Ready:     answers(o.Dir.NodeSocket()),
@@ -59,6 +60,24 @@ func services(o Options, program string, at cluster.Endpoints, nodeID string) []
 		node.Args = append(node.Args, "--drop-capabilities")
 	}
 	return []supervise.Spec{controller, node}
+}
+
+// clients are those of us who speak to the cluster, each with a certificate that
+// it alone can read.
+func (o Options) clients() []cluster.Client {
+	a := o.accounts()
+	owner := func(a state.Account) *pki.Owner { return &pki.Owner{UID: uint32(a.UID), GID: uint32(a.GID)} }
+	return []cluster.Client{
+		{Name: controllerName, Owner: owner(a.Services)},
+		{Name: nodeName, Owner: owner(a.Node)},
+		{Name: mounterName, Owner: owner(a.Mounter)},
+	}
+}
+
+// certificate is the flags that lead a client to its certificate.
+func certificate(c *cluster.Cluster, name string) []string {
+	f := c.Files(name)
+	return []string{"--tls-ca", f.CA, "--tls-cert", f.Cert}
 }
 
 // serviceUser is an account as supervise has it.

@@ -113,7 +113,6 @@ func (s *supervisor) start(ctx context.Context) error {
 	if err := s.prepare(ctx); err != nil {
 		return err
 	}
-	at := s.cluster.Endpoints()
 	if err := startKeeper(ctx, s.opts, s.binaries.mount, false); err != nil {
 		return err
 	}
@@ -124,7 +123,7 @@ func (s *supervisor) start(ctx context.Context) error {
 	}
 	s.log.Info("keeper found or started", "detached", dead)
 	s.step("The keeper is ready")
-	if _, err := startMounter(ctx, s.opts, s.binaries.mount, at.FilerGRPC); err != nil {
+	if _, err := startMounter(ctx, s.opts, s.binaries.mount, s.cluster); err != nil {
 		return err
 	}
 	nodeID, err := os.Hostname()
@@ -137,7 +136,7 @@ func (s *supervisor) start(ctx context.Context) error {
 	for _, start := range []func(context.Context) error{
 		s.cluster.Start,
 		func(ctx context.Context) error {
-			return s.services.Start(ctx, services(s.opts, s.binaries.holdfast, at, nodeID)...)
+			return s.services.Start(ctx, services(s.opts, s.binaries.holdfast, s.cluster, nodeID)...)
 		},
 	} {
 		wg.Go(func() {
@@ -182,11 +181,16 @@ func (s *supervisor) prepare(ctx context.Context) error {
 	options := cluster.Options{
 		Dir: o.Dir.Cluster(), Weed: s.binaries.weed, IP: IP, PortBase: base, VolumeServers: VolumeServers,
 		AdminKeys: keys, Logger: s.log, Progress: s.step,
+		PKI: o.Dir.PKI(), Clients: o.clients(),
 	}
 	if os.Getuid() == 0 {
 		options.User = serviceUser(accounts.Services)
 	}
 	if s.cluster, err = cluster.New(options); err != nil {
+		return err
+	}
+	// Before the mounter, which is started first.
+	if err := s.cluster.Certify(); err != nil {
 		return err
 	}
 	at := s.cluster.Endpoints()

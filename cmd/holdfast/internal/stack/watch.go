@@ -51,7 +51,7 @@ func (s *supervisor) revive(ctx context.Context) {
 	if _, ok := noted(s.opts.Dir, mounterName); !ok && ctx.Err() == nil {
 		s.log.Warn("the mounter is gone, it is started again")
 		s.count(mounterName)
-		if _, err := startMounter(ctx, s.opts, s.binaries.mount, s.cluster.Endpoints().FilerGRPC); err != nil {
+		if _, err := startMounter(ctx, s.opts, s.binaries.mount, s.cluster); err != nil {
 			s.log.Error("the mounter cannot be started again", "err", err)
 		}
 	}

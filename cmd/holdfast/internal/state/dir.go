@@ -60,9 +60,12 @@ func (d Dir) join(elem ...string) string {
 }
 
 // The files and folders of a state.
-func (d Dir) ConfigFile() string     { return d.join("config.json") }
-func (d Dir) AdminKeys() string      { return d.join("admin.json") }
-func (d Dir) Cluster() string        { return d.join("cluster") }
+func (d Dir) ConfigFile() string { return d.join("config.json") }
+func (d Dir) AdminKeys() string  { return d.join("admin.json") }
+func (d Dir) Cluster() string    { return d.join("cluster") }
+
+// PKI holds the certificates of the cluster and of those who speak to it.
+func (d Dir) PKI() string            { return d.join("pki") }
 func (d Dir) Mounts() string         { return d.join("mounts") }
 func (d Dir) Staging() string        { return d.join("staging") }
 func (d Dir) Mounter() string        { return d.join("mounter") }

@@ -12,6 +12,7 @@
 //	config.json   what was chosen once: the port base
 //	admin.json    the administrator's S3 keys (0600)
 //	cluster/      the data of SeaweedFS
+//	pki/          the certificates of the cluster and of those who speak to it
 //	mounts/       one record per volume that `holdfast volume mount` mounted
 //	staging/      mount points of staged volumes
 //	mounter/      the mounter's own folder

@@ -18,7 +18,7 @@ import (
 // known is all that a state consists of. What else lies in the folder is not
 // ours and stays. The locks in run/ go last.
 var known = []string{
-	"mounts", "staging", "mounter", "cluster", "bin", "logs", "admin.json", "config.json", "run",
+	"mounts", "staging", "mounter", "cluster", "pki", "bin", "logs", "admin.json", "config.json", "run",
 }
 
 // MountsBelow returns what is mounted at path or below it.

@@ -1,0 +1,94 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// pair is a key with its certificate.
+type pair struct {
+	cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// readPair reads a key and its certificate from one file.
+func readPair(path string) (pair, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return pair{}, err
+	}
+	c, err := tls.X509KeyPair(b, b)
+	if err != nil {
+		return pair{}, storage.Errorf(storage.Corrupt, "%s: %w", path, err)
+	}
+	key, ok := c.PrivateKey.(crypto.Signer)
+	if !ok {
+		return pair{}, storage.Errorf(storage.Corrupt, "%s: a key that cannot sign", path)
+	}
+	return pair{c.Leaf, key}, nil
+}
+
+func encodePair(p pair) ([]byte, error) {
+	key, err := x509.MarshalPKCS8PrivateKey(p.key)
+	if err != nil {
+		return nil, err
+	}
+	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), encodeCert(p.cert)...), nil
+}
+
+func encodeCert(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+}
+
+// makeFolder makes the folder of an authority: others may open what they own in
+// it, and see no list.
+func makeFolder(dir string) error {
+	err := os.Mkdir(dir, 0o711)
+	if err == nil || errors.Is(err, fs.ErrExist) {
+		err = os.Chmod(dir, 0o711) // whatever the umask
+	}
+	if err != nil {
+		return fmt.Errorf("folder of certificates: %w", err)
+	}
+	return nil
+}
+
+// writeFile writes a file whole or not at all, flushed. It is nobody else's from
+// its first byte on.
+func writeFile(path string, content []byte, mode fs.FileMode, owner *Owner) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = os.Remove(f.Name())
+		}
+	}()
+	_, err = f.Write(content)
+	if err == nil && owner != nil {
+		err = f.Chown(int(owner.UID), int(owner.GID))
+	}
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	return err
+}
