@@ -433,3 +433,37 @@ func TestSumModel(t *testing.T) {
 		checkRoom(t, c.fs)
 	}
 }
+
+// TestSurveyTakesWhatIsTold: what is told of during a survey holds, whether the survey
+// has seen the name before it or sees it after, as it was.
+func TestSurveyTakesWhatIsTold(t *testing.T) {
+	s := newSurvey()
+	share := func(held int64, link string, links int) *storage.Share {
+		return &storage.Share{Held: held, LinkID: link, Links: links}
+	}
+	is := func(what string, want int64) {
+		t.Helper()
+		if s.sum != want {
+			t.Errorf("%s: %d bytes, want %d", what, s.sum, want)
+		}
+	}
+	s.found("a", *share(10, "", 0))
+	s.changed("a", share(10, "", 0), share(15, "", 0))
+	is("changed after it was seen", 15)
+	s.changed("b", share(10, "", 0), share(7, "", 0))
+	s.found("b", *share(10, "", 0))
+	is("changed before it was seen", 22)
+	s.changed("c", share(10, "", 0), nil)
+	s.found("c", *share(10, "", 0))
+	is("removed before it was seen", 22)
+	s.moved("b", "d", share(7, "", 0), nil)
+	s.found("d", *share(7, "", 0))
+	is("moved", 22)
+	s.found("e", *share(3, "link", 2))
+	s.found("f", *share(3, "link", 2))
+	is("two names", 25)
+	s.changed("e", share(3, "link", 2), nil)
+	is("one of two removed", 25)
+	s.changed("f", share(3, "link", 1), nil)
+	is("the last one removed", 22)
+}
