@@ -31,6 +31,6 @@
 //
 // Locks: pending holds its lock for a map access and no longer. No lock is held
 // over I/O. Goroutines: Serve's, which it waits for; both Runs are their callers';
-// a statfs that hangs in the kernel cannot be ended, so there is at most one
-// for each path.
+// one for each path that is measured, at most, which ends with the killed process
+// that asks the kernel. Nothing in this package asks a mount itself.
 package driver

@@ -46,7 +46,9 @@ func (c *Controller) ListVolumes(ctx context.Context, req *csi.ListVolumesReques
 				resp.NextToken = token(after)
 				return resp, nil
 			}
-			resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{Volume: toCSI(r)})
+			resp.Entries = append(resp.Entries, &csi.ListVolumesResponse_Entry{
+				Volume: toCSI(r), Status: &csi.ListVolumesResponse_VolumeStatus{PublishedNodeIds: c.seen.Live(&r)},
+			})
 			after = r.ID
 		}
 		if len(page) < ask {

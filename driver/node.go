@@ -77,6 +77,9 @@ type NodeDeps struct {
 	Records storage.Records
 	Mounter Mounter
 	Table   MountTable
+	// Measure is Statfs in a process that is killed when ctx ends. It returns when
+	// that process is gone, with the errno of statfs(2) somewhere in its error.
+	Measure func(ctx context.Context, path string) (Usage, error)
 	Log     *slog.Logger
 }
 
@@ -145,7 +148,7 @@ func NewNode(d NodeDeps, o NodeOptions) (*Node, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Node{records: d.Records, mounter: d.Mounter, table: d.Table, log: d.Log, o: o, stats: stats{measure: statfs}}, nil
+	return &Node{records: d.Records, mounter: d.Mounter, table: d.Table, log: d.Log, o: o, stats: stats{measure: d.Measure}}, nil
 }
 
 // Register implements Service.

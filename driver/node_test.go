@@ -1,10 +1,15 @@
 package driver
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,7 +44,7 @@ func (b *bench) otherNode(t *testing.T, id string, m *fakeMounter) *Node {
 
 func (b *bench) nodeWithClock(t *testing.T, id string, m *fakeMounter, now func() time.Time) *Node {
 	t.Helper()
-	n, err := NewNode(NodeDeps{Records: b.store, Mounter: m, Table: m}, NodeOptions{NodeID: id, StatTimeout: 100 * time.Millisecond, Now: now})
+	n, err := NewNode(NodeDeps{Records: b.store, Mounter: m, Table: m, Measure: measureHere}, NodeOptions{NodeID: id, StatTimeout: 100 * time.Millisecond, Now: now})
 	must(t, err)
 	return n
 }
@@ -185,6 +190,30 @@ func TestSharedVolumeIsOnManyNodes(t *testing.T) {
 	}
 }
 
+// TestPublishedNodes: they are those that have a lease.
+func TestPublishedNodes(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	must(t, b.stage(t, b.node, "staging", everyone))
+	must(t, b.stage(t, b.otherNode(t, "node-2", newFakeMounter()), "staging2", everyone))
+	nodes := func() (listed, got []string) {
+		list, err := b.controller.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
+		must(t, err)
+		one, err := b.controller.ControllerGetVolume(t.Context(), &csi.ControllerGetVolumeRequest{VolumeId: "photos"})
+		must(t, err)
+		return list.GetEntries()[0].GetStatus().GetPublishedNodeIds(), one.GetStatus().GetPublishedNodeIds()
+	}
+	want := []string{"node-1", "node-2"}
+	if listed, got := nodes(); !slices.Equal(listed, want) || !slices.Equal(got, want) {
+		t.Errorf("published on %v and %v, want %v", listed, got, want)
+	}
+	must(t, b.unstage(t, "staging"))
+	want = want[1:]
+	if listed, got := nodes(); !slices.Equal(listed, want) || !slices.Equal(got, want) {
+		t.Errorf("published on %v and %v, want %v", listed, got, want)
+	}
+}
+
 func TestStageRevivesASickMount(t *testing.T) {
 	b := newBench(t)
 	b.create(t)
@@ -315,31 +344,63 @@ func TestStats(t *testing.T) {
 	wantKind(t, "a mount that is gone", err, storage.NotFound)
 }
 
-// TestStatsNeverHang: however many ask, one call waits in the kernel.
+// measureHere asks the kernel in this process: nothing hangs in these tests.
+func measureHere(_ context.Context, path string) (Usage, error) { return Statfs(path) }
+
+// TestStatsNeverHang: however many ask, one process waits in the kernel; it is told
+// to end at the deadline, also when it does not obey at once.
 func TestStatsNeverHang(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var calls atomic.Int32
+		var calls, ended atomic.Int32
 		release := make(chan struct{})
 		b := newBench(t)
-		b.node.stats.measure = func(string) (usage, error) { calls.Add(1); <-release; return usage{total: 1}, nil }
+		b.node.stats.measure = func(ctx context.Context, _ string) (Usage, error) {
+			calls.Add(1)
+			<-ctx.Done()
+			ended.Add(1)
+			<-release
+			return Usage{}, ctx.Err()
+		}
 		b.create(t)
 		must(t, b.stage(t, b.node, "staging", everyone))
+		ask := func(ctx context.Context) (*csi.NodeGetVolumeStatsResponse, error) {
+			return b.node.NodeGetVolumeStats(ctx, &csi.NodeGetVolumeStatsRequest{VolumeId: "photos", VolumePath: b.path("staging")})
+		}
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		_, err := ask(left)
+		if !storage.IsContext(err) || ended.Load() != 0 {
+			t.Errorf("a caller that left: %v, and %d measurements ended with it", err, ended.Load())
+		}
 		for range 3 {
-			_, err := b.node.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "photos", VolumePath: b.path("staging")})
+			_, err := ask(t.Context())
 			if !storage.IsContext(err) {
 				t.Errorf("hung: %v", err)
 			}
 		}
-		if calls.Load() != 1 {
-			t.Errorf("%d calls hang", calls.Load())
+		synctest.Wait()
+		if calls.Load() != 1 || ended.Load() != 1 {
+			t.Errorf("%d measurements were begun, %d were told to end; want one", calls.Load(), ended.Load())
 		}
 		close(release)
 		synctest.Wait()
-		resp, err := b.node.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "photos", VolumePath: b.path("staging")})
+		b.node.stats.measure = func(context.Context, string) (Usage, error) { return Usage{Total: 1}, nil }
+		resp, err := ask(t.Context())
 		if err != nil || resp.GetUsage()[0].GetTotal() != 1 {
 			t.Errorf("afterwards: %v, %v", resp, err)
 		}
 	})
+}
+
+// TestStatsAreNeverZero: what could not be measured is an error.
+func TestStatsAreNeverZero(t *testing.T) {
+	for what, measured := range map[string]error{
+		"no size": nil, "an error": errors.New("no"), "the end of the session": fmt.Errorf("child: %w", syscall.ENOTCONN), "its end": context.DeadlineExceeded,
+	} {
+		if u, err := checkUsage(Usage{}, measured); err == nil {
+			t.Errorf("%s: %+v", what, u)
+		}
+	}
 }
 
 func TestNodeExpand(t *testing.T) {

@@ -19,7 +19,7 @@ func TestSanity(t *testing.T) {
 	t.Cleanup(func() { _ = os.Remove(dir) })
 	socket := filepath.Join(dir, "csi.sock")
 	store, mounter := memory.New(), newFakeMounter()
-	node, err := NewNode(NodeDeps{Records: store, Mounter: mounter, Table: mounter}, NodeOptions{NodeID: "node-1"})
+	node, err := NewNode(NodeDeps{Records: store, Mounter: mounter, Table: mounter, Measure: measureHere}, NodeOptions{NodeID: "node-1"})
 	must(t, err)
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	serve(t, socket, log, NewIdentity(IdentityOptions{}), newController(store), node)

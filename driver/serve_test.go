@@ -112,14 +112,13 @@ func TestServeLeavesAFileAlone(t *testing.T) {
 	}
 }
 
-// TestEachFailureIsLoggedOnceWithoutSecrets: and reaches the caller as a code.
-func TestEachFailureIsLoggedOnceWithoutSecrets(t *testing.T) {
+// TestEachFailureIsLoggedOnce: and reaches the caller as a code.
+func TestEachFailureIsLoggedOnce(t *testing.T) {
 	var out lines
 	socket := filepath.Join(t.TempDir(), "csi.sock")
 	serve(t, socket, slog.New(slog.NewJSONHandler(&out, nil)), NewIdentity(IdentityOptions{}), newController(memory.New()))
 	req := ask("photos")
 	req.Parameters = map[string]string{"oops": "parameter-value"}
-	req.Secrets = map[string]string{"key": "secret-value"}
 	_, err := csi.NewControllerClient(dial(t, socket)).CreateVolume(t.Context(), req)
 	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("err = %v", err)
@@ -128,9 +127,64 @@ func TestEachFailureIsLoggedOnceWithoutSecrets(t *testing.T) {
 	if strings.Count(got, "call failed") != 1 || !strings.Contains(got, `"volume":"photos"`) || !strings.Contains(got, `"kind":"invalid"`) {
 		t.Errorf("log: %s", got)
 	}
-	for _, secret := range []string{"secret-value", "parameter-value"} {
-		if strings.Contains(got, secret) {
-			t.Errorf("%s is in the log: %s", secret, got)
+	if strings.Contains(got, "parameter-value") {
+		t.Errorf("the value is in the log: %s", got)
+	}
+}
+
+// TestSecretsAreNeverLogged: every call that can carry one, when it succeeds and
+// when it fails, with all that is logged at the lowest level.
+func TestSecretsAreNeverLogged(t *testing.T) {
+	var out lines
+	b := newBench(t)
+	log := slog.New(slog.NewJSONHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	b.controller.log, b.node.log = log, log
+	socket := filepath.Join(t.TempDir(), "csi.sock")
+	serve(t, socket, log, NewIdentity(IdentityOptions{}), b.controller, b.node)
+	conn := dial(t, socket)
+	controller, node := csi.NewControllerClient(conn), csi.NewNodeClient(conn)
+
+	const secret, context = "a-secret-value", "a-context-value"
+	secrets, contexts := map[string]string{"key": secret}, map[string]string{"who": context}
+	create := ask("photos")
+	create.Secrets = secrets
+	_, err := controller.CreateVolume(t.Context(), create)
+	must(t, err)
+	vc := mountCap(everyone)
+	for _, volume := range []string{"photos", "no-such"} {
+		staging, pod := b.path("staging-"+volume), b.path("pod-"+volume)
+		_, validate := controller.ValidateVolumeCapabilities(t.Context(), &csi.ValidateVolumeCapabilitiesRequest{
+			VolumeId: volume, VolumeCapabilities: []*csi.VolumeCapability{vc}, Secrets: secrets, VolumeContext: contexts,
+		})
+		_, expand := controller.ControllerExpandVolume(t.Context(), &csi.ControllerExpandVolumeRequest{
+			VolumeId: volume, CapacityRange: &csi.CapacityRange{RequiredBytes: 1 << 31}, Secrets: secrets,
+		})
+		_, stage := node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{
+			VolumeId: volume, StagingTargetPath: staging, VolumeCapability: vc, Secrets: secrets, VolumeContext: contexts, PublishContext: contexts,
+		})
+		_, publish := node.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
+			VolumeId: volume, StagingTargetPath: staging, TargetPath: pod, VolumeCapability: vc, Secrets: secrets, VolumeContext: contexts, PublishContext: contexts,
+		})
+		_, nodeExpand := node.NodeExpandVolume(t.Context(), &csi.NodeExpandVolumeRequest{VolumeId: volume, VolumePath: pod, Secrets: secrets})
+		_, remove := controller.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: volume, Secrets: secrets})
+		for what, err := range map[string]error{"validate": validate, "expand": expand, "stage": stage, "publish": publish, "node expand": nodeExpand} {
+			if (err == nil) != (volume == "photos") {
+				t.Errorf("%s of %s: %v", what, volume, err)
+			}
+		}
+		if (remove == nil) == (volume == "photos") { // photos is staged
+			t.Errorf("delete of %s: %v", volume, remove)
+		}
+	}
+	got := out.String()
+	for _, word := range []string{secret, context} {
+		if strings.Contains(got, word) {
+			t.Errorf("%s is in the log: %s", word, got)
+		}
+	}
+	for _, op := range []string{"CreateVolume", "ValidateVolumeCapabilities", "NodeStageVolume", "NodePublishVolume", "DeleteVolume"} {
+		if !strings.Contains(got, op) {
+			t.Errorf("%s is not in the log, so this proves nothing: %s", op, got)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"syscall"
@@ -26,11 +27,11 @@ func (n *Node) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeSta
 		return nil, fmt.Errorf("measure %s: %w", req.GetVolumePath(), err)
 	}
 	resp := &csi.NodeGetVolumeStatsResponse{Usage: []*csi.VolumeUsage{{
-		Unit: csi.VolumeUsage_BYTES, Total: u.total, Available: u.available, Used: u.used,
+		Unit: csi.VolumeUsage_BYTES, Total: u.Total, Available: u.Available, Used: u.Used,
 	}}}
-	if u.files > 0 {
+	if u.Files > 0 {
 		resp.Usage = append(resp.Usage, &csi.VolumeUsage{
-			Unit: csi.VolumeUsage_INODES, Total: u.files, Available: u.filesFree, Used: u.files - u.filesFree,
+			Unit: csi.VolumeUsage_INODES, Total: u.Files, Available: u.FilesFree, Used: u.Files - u.FilesFree,
 		})
 	}
 	return resp, nil
@@ -63,14 +64,38 @@ func (n *Node) mountedAt(ctx context.Context, id, path string) (*Mounted, error)
 	return have, nil
 }
 
-// usage in bytes and files.
-type usage struct{ total, available, used, files, filesFree int64 }
+// Usage is what statfs(2) says of a mount, in bytes and files.
+type Usage struct {
+	Total     int64 `json:"total"`
+	Available int64 `json:"available"`
+	Used      int64 `json:"used"`
+	Files     int64 `json:"files"`
+	FilesFree int64 `json:"files_free"`
+}
 
-// stats measures without ever waiting for longer than asked. A call to the
-// kernel cannot be taken back, so while one hangs on a path others wait for the
-// same one instead of starting more.
+// Statfs asks the kernel. On a mount that nobody serves it waits for as long as
+// that lasts, and a process that waits there cannot be ended by a deadline of its
+// own: so it is for a process that may be killed.
+func Statfs(path string) (Usage, error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(path, &st); err != nil {
+		return Usage{}, err
+	}
+	return Usage{
+		Total:     int64(st.Blocks) * st.Frsize,
+		Available: int64(st.Bavail) * st.Frsize,
+		Used:      int64(st.Blocks-st.Bfree) * st.Frsize,
+		Files:     int64(st.Files),
+		FilesFree: int64(st.Ffree),
+	}, nil
+}
+
+// stats measures without ever waiting for longer than asked. Measure is told to
+// stop at its deadline and may need longer to obey, since the kernel lets go of a
+// killed process only when its request was answered or taken back: meanwhile
+// others wait for the same one instead of starting more.
 type stats struct {
-	measure func(path string) (usage, error)
+	measure func(ctx context.Context, path string) (Usage, error)
 	mu      struct {
 		sync.Mutex
 		running map[string]*measurement
@@ -79,22 +104,24 @@ type stats struct {
 
 type measurement struct {
 	done  chan struct{}
-	usage usage
+	usage Usage
 	err   error
 }
 
-func (s *stats) of(ctx context.Context, path string) (usage, error) {
-	m := s.join(path)
+// of measures path. ctx has the deadline.
+func (s *stats) of(ctx context.Context, path string) (Usage, error) {
+	m := s.join(ctx, path)
 	select {
 	case <-m.done:
 		return m.usage, m.err
 	case <-ctx.Done():
-		return usage{}, fmt.Errorf("the file system does not answer: %w", ctx.Err())
+		return Usage{}, fmt.Errorf("the file system does not answer: %w", ctx.Err())
 	}
 }
 
-// join returns the measurement of path that is under way, or begins one.
-func (s *stats) join(path string) *measurement {
+// join returns the measurement of path that is under way, or begins one, which
+// ends at ctx's deadline and not when its caller leaves.
+func (s *stats) join(ctx context.Context, path string) *measurement {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m, ok := s.mu.running[path]; ok {
@@ -105,8 +132,12 @@ func (s *stats) join(path string) *measurement {
 		s.mu.running = map[string]*measurement{}
 	}
 	s.mu.running[path] = m
+	until, _ := ctx.Deadline()
+	bounded, cancel := context.WithDeadline(context.WithoutCancel(ctx), until)
 	go func() {
-		m.usage, m.err = s.measure(path)
+		defer cancel()
+		u, err := s.measure(bounded, path)
+		m.usage, m.err = checkUsage(u, err)
 		s.mu.Lock()
 		delete(s.mu.running, path)
 		s.mu.Unlock()
@@ -115,22 +146,18 @@ func (s *stats) join(path string) *measurement {
 	return m
 }
 
-func statfs(path string) (usage, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(path, &st); err != nil {
-		if mount.IsCorruptedMnt(err) {
-			return usage{}, storage.Errorf(storage.Unavailable, "statfs: nobody serves this mount now; unstaging and staging the volume mounts it anew: %w", err)
-		}
-		return usage{}, storage.Errorf(storage.Unavailable, "statfs: %w", err)
+// checkUsage says what an error of statfs(2) means.
+func checkUsage(u Usage, err error) (Usage, error) {
+	var errno syscall.Errno
+	switch {
+	case storage.IsContext(err):
+		return Usage{}, fmt.Errorf("the file system does not answer: %w", err)
+	case errors.As(err, &errno) && mount.IsCorruptedMnt(errno):
+		return Usage{}, storage.Errorf(storage.Unavailable, "statfs: nobody serves this mount now; staging the volume again mounts it anew: %w", err)
+	case err != nil:
+		return Usage{}, storage.Errorf(storage.Unavailable, "statfs: %w", err)
+	case u.Total == 0:
+		return Usage{}, storage.Errorf(storage.Unavailable, "statfs: the file system gave no size")
 	}
-	if st.Blocks == 0 {
-		return usage{}, storage.Errorf(storage.Unavailable, "statfs: the file system gave no size")
-	}
-	return usage{
-		total:     int64(st.Blocks) * st.Frsize,
-		available: int64(st.Bavail) * st.Frsize,
-		used:      int64(st.Blocks-st.Bfree) * st.Frsize,
-		files:     int64(st.Files),
-		filesFree: int64(st.Ffree),
-	}, nil
+	return u, nil
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/driver"
@@ -49,26 +48,16 @@ func (m keeperMounter) Mounts(ctx context.Context) ([]driver.Mounted, error) {
 	return mounts, nil
 }
 
-// settleTimeout bounds settle: a mount whose server hangs answers no stat.
+// settleTimeout bounds settle: a mount whose server hangs answers nothing.
 const settleTimeout = 5 * time.Second
 
 // settle lets the kernel learn the root's mode before anybody uses the mount. A
 // new FUSE root has no permissions at all until its attributes have been asked
 // for, and the kernel drops an answer that an invalidation overtakes: the one that
 // comes when the mount begins to watch for changes would let the first user see
-// EACCES. Asked twice, since one answer may be dropped.
+// EACCES. So the child asks twice.
 func settle(ctx context.Context, target string) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for range 2 {
-			_, _ = os.Stat(target) // the next one who asks hears the error
-		}
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-	}
+	_, _ = statfs(ctx, target) // the next one who asks hears the error
 }

@@ -68,7 +68,7 @@ func (o nodeOptions) run(ctx context.Context, log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	mounter := keeperMounter{keeper.NewNode(o.keeper)}
 	node, err := driver.NewNode(
-		driver.NodeDeps{Records: store, Mounter: mounter, Log: log},
+		driver.NodeDeps{Records: store, Mounter: mounter, Measure: statfs, Log: log},
 		driver.NodeOptions{NodeID: o.nodeID},
 	)
 	if err != nil {

@@ -63,6 +63,7 @@ func newRoot(a *app) *cobra.Command {
 		newVersion(a),
 		newController(a),
 		newNode(a),
+		newStatfs(a),
 	)
 	return root
 }
