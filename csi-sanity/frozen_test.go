@@ -97,25 +97,69 @@ func TestMeasuringAFrozenMount(t *testing.T) {
 		}
 		return err
 	}
+	// health says STATUS Reason of what is not well; it answers whatever is frozen.
+	health := func(ctx context.Context) (string, error) {
+		resp, err := node.NodeGetVolumeHealth(ctx, &csi.NodeGetVolumeHealthRequest{VolumeId: v.Bucket, VolumePublishPath: dir})
+		var all []string
+		for _, c := range resp.GetVolumeHealth().GetHealthStatuses() {
+			all = append(all, c.GetStatus().String()+" "+c.GetReason())
+			t.Logf("health: %s", c.GetMessage())
+		}
+		return strings.Join(all, ", "), err
+	}
 	before := in.mustStatus(t)
-	for what, freeze := range map[string]func() (thaw func()){
-		"the cluster": func() func() { return in.freeze(t) },
-		"the mounter": func() func() { return in.freezeMounter(t) },
+	for what, c := range map[string]struct {
+		freeze func() (thaw func())
+		health string
+	}{
+		"the cluster": {func() func() { return in.freeze(t) }, "INACCESSIBLE ClusterAway"},
+		"the mounter": {func() func() { return in.freezeMounter(t) }, "INACCESSIBLE MounterSilent"},
 	} {
+		if got, err := health(t.Context()); err != nil || got != "" {
+			t.Errorf("health before %s was frozen: %q, %v", what, got, err)
+		}
 		if err := inTime(t, "stats before "+what+" was frozen", time.Minute, stats); err != nil {
 			t.Fatal(err)
 		}
 		// The mount shows a measurement again for two seconds.
-		thaw := freeze()
+		thaw := c.freeze()
 		eventually(t, time.Minute, func() error {
 			if err := inTime(t, "stats with "+what+" frozen", time.Minute, stats); grpcstatus.Code(err) != codes.DeadlineExceeded {
-				return fmt.Errorf("%s is frozen, and stats say %w", what, errors.Join(err, errors.New("want DeadlineExceeded")))
+				return errors.Join(err, fmt.Errorf("%s is frozen, and stats are no DeadlineExceeded", what))
 			}
 			return nil
 		})
 		eventually(t, 20*time.Second, in.nobodyHangs)
+		eventually(t, time.Minute, func() error {
+			var got string
+			err := inTime(t, "health with "+what+" frozen", 20*time.Second, func(ctx context.Context) (err error) {
+				got, err = health(ctx)
+				return err
+			})
+			if err != nil || got != c.health {
+				return errors.Join(err, fmt.Errorf("%s is frozen, and health is %q, want %q", what, got, c.health))
+			}
+			return nil
+		})
+		// The kubelet may stage it again at any time. That touches nothing.
+		staged := inTime(t, "stage with "+what+" frozen", 30*time.Second, func(ctx context.Context) error {
+			_, err := node.NodeStageVolume(ctx, v.stageRequest(t))
+			return err
+		})
+		if code := grpcstatus.Code(staged); code != codes.OK && code != codes.Aborted {
+			t.Errorf("stage with %s frozen: %v, want OK or Aborted", what, staged)
+		}
+		if mounts, err := mountsBelow(filepath.Dir(in.dir)); err != nil || len(mounts) != 2 {
+			t.Errorf("mounted are %v (%v), want the staging folder and the target", mounts, err)
+		}
 		thaw()
 		eventually(t, time.Minute, func() error { return stats(t.Context()) })
+		eventually(t, time.Minute, func() error {
+			if got, err := health(t.Context()); err != nil || got != "" {
+				return errors.Join(err, fmt.Errorf("health after %s was frozen: %q", what, got))
+			}
+			return nil
+		})
 		if err := os.WriteFile(filepath.Join(dir, "after"), nil, 0o600); err != nil {
 			t.Error(err)
 		}
@@ -161,4 +205,20 @@ func (in *installation) freezeMounter(t *testing.T) (thaw func()) {
 		eventually(t, time.Minute, func() error { return stopped(pid) })
 	}
 	return thaw
+}
+
+// stageRequest is the one by which the command line has staged the volume.
+func (v *volume) stageRequest(t *testing.T) *csi.NodeStageVolumeRequest {
+	t.Helper()
+	mounts, err := mountsBelow(filepath.Join(v.in.dir, "staging"))
+	if err != nil || len(mounts) != 1 {
+		t.Fatalf("staged at %v (%v)", mounts, err)
+	}
+	return &csi.NodeStageVolumeRequest{
+		VolumeId: v.Bucket, StagingTargetPath: mounts[0],
+		VolumeCapability: &csi.VolumeCapability{
+			AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+			AccessMode: &csi.VolumeCapability_AccessMode{Mode: csi.VolumeCapability_AccessMode_MULTI_NODE_MULTI_WRITER},
+		},
+	}
 }

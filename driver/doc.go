@@ -14,6 +14,9 @@
 // pending (one operation per volume) → the operation → contracts. Operations
 // return storage's kinds; status.go turns them into gRPC codes, once.
 //
+// Health: told by records and buckets (controllerhealth.go), and on a node by what
+// the mounter knows (health.go), never by touching a mount.
+//
 // Creation: record (creating) → bucket → record (settled: User is set) →
 // prepare → user and keys → record (ready). Deletion: record (deleting) → user
 // → bucket → record gone. Each step may be repeated, so a repeated call finishes

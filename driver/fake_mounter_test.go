@@ -21,6 +21,8 @@ type fakeMounter struct {
 	}
 	// fail is returned by the call of that name.
 	fail map[string]error
+	// health is told of every mount.
+	health Health
 }
 
 var (
@@ -47,7 +49,7 @@ func (f *fakeMounter) Mount(_ context.Context, id, target string, readOnly bool,
 	f.mu.configs = append(f.mu.configs, c)
 	for i := range f.mu.mounts {
 		if f.mu.mounts[i].ID == id {
-			f.mu.mounts[i].Healthy = true
+			f.mu.mounts[i].Healthy, f.mu.mounts[i].Dead = true, false
 			return nil
 		}
 	}
@@ -97,6 +99,23 @@ func (f *fakeMounter) Mounts(context.Context) ([]Mounted, error) {
 		list[i].Binds = slices.Clone(list[i].Binds)
 	}
 	return list, nil
+}
+
+// Health is that of a mount that is well, but for what hurt and the test say.
+func (f *fakeMounter) Health(_ context.Context, id string) (Health, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.fail["Health"]; err != nil {
+		return Health{}, err
+	}
+	h := f.health
+	for _, m := range f.mu.mounts {
+		if m.ID == id {
+			h.Serving, h.Dead = m.Healthy, m.Dead
+			return h, nil
+		}
+	}
+	return Health{}, storage.Errorf(storage.NotFound, "%s is not mounted", id)
 }
 
 func (f *fakeMounter) Mounted(path string) (mounted, readOnly bool, err error) {

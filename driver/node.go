@@ -27,6 +27,8 @@ type Mounter interface {
 	Unmount(ctx context.Context, target string) error
 	// Mounts lists what is mounted.
 	Mounts(ctx context.Context) ([]Mounted, error)
+	// Health says how a mounted volume is, soon, and touches nothing.
+	Health(ctx context.Context, id string) (Health, error)
 }
 
 // Mounted is a volume that is mounted on this node.
@@ -36,8 +38,8 @@ type Mounted struct {
 	// Binds are the further places of it.
 	Binds    []string
 	ReadOnly bool
-	// Healthy is false while nobody answers its requests.
-	Healthy bool
+	// Healthy is false while nobody answers its requests. Dead: nobody ever will.
+	Healthy, Dead bool
 }
 
 // MountConfig is what a mounter is told of a volume. It carries no key: a mounter
@@ -160,6 +162,8 @@ func (n *Node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 	for _, t := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_GET_VOLUME_STATS,
+		csi.NodeServiceCapability_RPC_GET_VOLUME_HEALTH,
+		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
 	} {

@@ -31,7 +31,9 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 		return nil, err
 	}
 	err = n.pending.do(ctx, id, "NodeStageVolume", func() error {
-		return n.stage(ctx, id, req.GetStagingTargetPath(), req.GetVolumeCapability().GetAccessMode().GetMode())
+		return n.unhurried(ctx, id, func(ctx context.Context) error {
+			return n.stage(ctx, id, req.GetStagingTargetPath(), req.GetVolumeCapability().GetAccessMode().GetMode())
+		})
 	})
 	if err != nil {
 		return nil, err
@@ -86,6 +88,27 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	}
 	n.log.InfoContext(ctx, "volume staged", slog.String("volume", string(id)), slog.String("path", target))
 	return nil
+}
+
+// unhurried stages a volume again that is alive here, while its cluster may be slow:
+// the caller hears soon that it is left as it is. Only a session that has ended is
+// worth a wait, since staging mounts it anew.
+func (n *Node) unhurried(ctx context.Context, id storage.VolumeID, stage func(context.Context) error) error {
+	all, err := n.mounts(ctx)
+	if err != nil {
+		return err
+	}
+	have := all.of(string(id))
+	if have == nil || have.Dead {
+		return stage(ctx)
+	}
+	bounded, cancel := context.WithTimeout(ctx, n.o.StatTimeout)
+	defer cancel()
+	err = stage(bounded)
+	if bounded.Err() != nil && ctx.Err() == nil && err != nil {
+		return storage.Errorf(storage.Busy, "volume %s is staged at %s, and the cluster has not answered within %s: it is left as it is; try again", id, have.Target, n.o.StatTimeout)
+	}
+	return err
 }
 
 // makeStaging makes the folder, unless something that the mounter does not know

@@ -29,7 +29,7 @@ type volumeConfig struct {
 // all volumes share, and the file system, which takes over what the mounter
 // before has left in its folder below volumesDir. It is to be started with the
 // session's notifier, and closed at the session's end.
-func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, uploads *fuse.Uploads, volumesDir string, log *slog.Logger, g keeper.Grant) (*fuse.FS, error) {
+func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, uploads *fuse.Uploads, volumesDir string, log *slog.Logger, g keeper.Grant) (fileSystem, error) {
 	var c volumeConfig
 	if err := json.Unmarshal(g.Config, &c); err != nil {
 		return nil, storage.Errorf(storage.Invalid, "session %s: its configuration cannot be read: %w", g.ID, err)
@@ -43,6 +43,8 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
+	h := &health{Watcher: vol.Watcher, files: vol.Files, dir: dir}
+	vol.Watcher = h
 	fs := fuse.New(vol, fuse.Options{
 		ReadOnly: c.ReadOnly || g.ReadOnly,
 		UID:      o.owner.UID,
@@ -58,7 +60,13 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	if err := fs.Recover(); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
-	return fs, nil
+	return healthy{fs, h}, nil
+}
+
+// healthy is a file system that says how it is.
+type healthy struct {
+	*fuse.FS
+	*health
 }
 
 // leaseholders gives the nodes that have a lease of the volume; nil for a volume

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/driver"
@@ -42,10 +44,36 @@ func (m keeperMounter) Mounts(ctx context.Context) ([]driver.Mounted, error) {
 	mounts := make([]driver.Mounted, 0, len(sessions))
 	for _, s := range sessions {
 		mounts = append(mounts, driver.Mounted{
-			ID: s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead,
+			ID: s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead, Dead: s.Dead,
 		})
 	}
 	return mounts, nil
+}
+
+// report is what the mounter says of a volume.
+type report struct {
+	Took      time.Duration `json:"took"`
+	Away      string        `json:"away"`
+	Gone      bool          `json:"gone"`
+	Leftovers int           `json:"leftovers"`
+}
+
+// Health implements driver.Mounter.
+func (m keeperMounter) Health(ctx context.Context, id string) (driver.Health, error) {
+	k, err := m.keeper.Health(ctx, id)
+	if err != nil {
+		return driver.Health{}, err
+	}
+	var r report
+	if len(k.Report) > 0 { // an older mounter gives none
+		if err := json.Unmarshal(k.Report, &r); err != nil {
+			return driver.Health{}, fmt.Errorf("what the mounter says of volume %s: %w", id, err)
+		}
+	}
+	return driver.Health{
+		Dead: k.Dead, Serving: k.Serving, Silent: k.Silent, Away: r.Away, Gone: r.Gone,
+		Waiting: k.Waiting, Took: r.Took, Leftovers: r.Leftovers,
+	}, nil
 }
 
 // settleTimeout bounds settle: a mount whose server hangs answers nothing.

@@ -52,6 +52,11 @@ type Handler interface {
 	End(ctx context.Context, id, serial string) error
 }
 
+// Reporter is a Handler that says how a session is, in words of its own.
+type Reporter interface {
+	Report(ctx context.Context, id string) (json.RawMessage, error)
+}
+
 // AttachOptions of Attach. The zero value works.
 type AttachOptions struct {
 	Log *slog.Logger
@@ -229,6 +234,16 @@ func (a *attachment) handle(ctx context.Context, op string, body json.RawMessage
 			return nil, storage.Errorf(storage.Invalid, "an end that cannot be read")
 		}
 		return nil, a.end(ctx, m.ID, m.Serial)
+	case opReport:
+		closeAll(fds)
+		var r idRequest
+		if err := json.Unmarshal(body, &r); err != nil {
+			return nil, storage.Errorf(storage.Invalid, "a question that cannot be read")
+		}
+		if reporter, ok := a.handler.(Reporter); ok {
+			return reporter.Report(ctx, r.ID)
+		}
+		return nil, nil
 	}
 	closeAll(fds)
 	return nil, storage.Errorf(storage.Unsupported, "operation %q: not known to this mounter", op)

@@ -18,6 +18,8 @@
 // offers them, and the memory with the requests, to the next keeper, which trusts mountinfo, not the mounter, about
 // what is mounted where.
 //
+// Health (health.go) tells slow from dead and touches nothing.
+//
 // Identity: the source of each mount is holdfast:TAG:ID[:NAME], TAG being made
 // from the run folder. Mounts with another tag belong to another keeper and are
 // never touched.

@@ -232,6 +232,8 @@ func (k *Keeper) handleNode(ctx context.Context, op string, body json.RawMessage
 		return call(body, func(r targetRequest) (any, error) { return nil, k.unmount(ctx, r.Target) })
 	case opSessions:
 		return call(body, func(r sessionsRequest) (any, error) { return k.list(ctx, r.After) })
+	case opHealth:
+		return call(body, func(r idRequest) (any, error) { return k.health(ctx, r.ID) })
 	case opReap:
 		detached, err := k.reap(ctx)
 		return reapAnswer{Detached: detached}, err

@@ -33,14 +33,16 @@ const (
 	opSessions = "sessions"
 	opReap     = "reap"
 	opShutdown = "shutdown"
+	opHealth   = "health"
 
 	opHello = "hello"
 	opOffer = "offer"
 	opReady = "ready"
 	opEnded = "ended"
 
-	opGrant = "grant"
-	opEnd   = "end"
+	opGrant  = "grant"
+	opEnd    = "end"
+	opReport = "report"
 )
 
 // MountRequest asks for a session at a directory.
@@ -99,6 +101,20 @@ type SessionInfo struct {
 	Serving bool `json:"serving,omitempty"`
 	// Dead: nobody ever will again (ENOTCONN). Unmount or Reap takes it away.
 	Dead bool `json:"dead,omitempty"`
+}
+
+// Health is how a session is.
+type Health struct {
+	// Serving and Dead as in SessionInfo.
+	Serving bool `json:"serving,omitempty"`
+	Dead    bool `json:"dead,omitempty"`
+	// Silent says why the mounter that serves it does not answer the keeper.
+	Silent string `json:"silent,omitempty"`
+	// Waiting are the requests that the kernel has no answer to, -1 when the kernel
+	// does not tell.
+	Waiting int `json:"waiting"`
+	// Report is the mounter's own, nil when it gave none.
+	Report json.RawMessage `json:"report,omitempty"`
 }
 
 type targetRequest struct {

@@ -69,6 +69,13 @@ func (n *Node) Sessions(ctx context.Context) ([]SessionInfo, error) {
 	}
 }
 
+// Health returns how a session is, soon, however slow the mounter is. It touches
+// nothing. NotFound when there is no such session.
+func (n *Node) Health(ctx context.Context, id string) (h Health, err error) {
+	err = n.call(ctx, opHealth, idRequest{ID: id}, &h)
+	return h, err
+}
+
 // Reap detaches the mounts of this keeper's run folder whose session is dead, and
 // returns where they were.
 func (n *Node) Reap(ctx context.Context) ([]string, error) {

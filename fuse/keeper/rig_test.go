@@ -214,6 +214,10 @@ func (h *handler) replayed(opcode uint32) {
 	}
 }
 
+func (h *handler) Report(_ context.Context, id string) (json.RawMessage, error) {
+	return json.Marshal(map[string]string{"id": id})
+}
+
 func (h *handler) End(_ context.Context, id, serial string) error {
 	h.pools.Forget(serial)
 

@@ -1,0 +1,83 @@
+package driver
+
+import (
+	"context"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/holdfast-csi/holdfast/storage"
+)
+
+// This file says how a volume is as the cluster knows it: its record and its
+// bucket. What only a node can see, a node says.
+
+// ControllerGetVolumeHealth implements csi.ControllerServer.
+func (c *Controller) ControllerGetVolumeHealth(ctx context.Context, req *csi.ControllerGetVolumeHealthRequest) (*csi.ControllerGetVolumeHealthResponse, error) {
+	r, err := c.get(ctx, req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	h, err := c.health(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return &csi.ControllerGetVolumeHealthResponse{VolumeHealth: h}, nil
+}
+
+func (c *Controller) health(ctx context.Context, r storage.Record) (*csi.VolumeHealth, error) {
+	h := &csi.VolumeHealth{VolumeId: string(r.ID)}
+	switch r.Phase {
+	case storage.Creating:
+		h.HealthStatuses = []*condition{inaccessible("HalfMade", "volume %s is not made yet: repeat its creation, or delete it", r.ID)}
+		return h, nil
+	case storage.Deleting:
+		h.HealthStatuses = []*condition{inaccessible("HalfDeleted", "volume %s is not deleted yet: repeat its deletion", r.ID)}
+		return h, nil
+	case storage.Ready:
+	}
+	there, err := c.buckets.BucketExists(ctx, r.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		h.HealthStatuses = []*condition{lost("BucketGone", "the bucket %s of volume %s is not there any more", r.Bucket, r.ID)}
+	}
+	return h, nil
+}
+
+// ControllerListVolumeHealth implements csi.ControllerServer: of the volumes with
+// which something is wrong.
+func (c *Controller) ControllerListVolumeHealth(ctx context.Context, req *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
+	limit := int(req.GetMaxEntries())
+	if limit < 0 {
+		return nil, storage.Errorf(storage.Invalid, "max_entries %d must not be negative", limit)
+	}
+	after, err := parseToken(req.GetStartingToken())
+	if err != nil {
+		return nil, err
+	}
+	resp := &csi.ControllerListVolumeHealthResponse{}
+	for {
+		page, err := c.records.ListRecords(ctx, after, pageSize)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range page {
+			h, err := c.health(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			if len(h.GetHealthStatuses()) > 0 {
+				if limit > 0 && len(resp.Entries) == limit {
+					resp.NextToken = token(after)
+					return resp, nil
+				}
+				resp.Entries = append(resp.Entries, h)
+			}
+			after = r.ID
+		}
+		if len(page) < pageSize {
+			return resp, nil
+		}
+	}
+}
