@@ -78,6 +78,14 @@ chaos: build ## Kill what serves the mounts a thousand times under load (HOLDFAS
 	@deploy/dev/prepare.sh run load
 	HOLDFAST_BIN='$(CURDIR)/bin' HOLDFAST_CHAOS='$(HOLDFAST_CHAOS)' $(GO) test -count=1 -v -timeout 2h -run '^TestKillWorkers$$' ./csi-sanity
 
+# How many volumes; make sanity does it with 40.
+HOLDFAST_SCALE ?= 1000
+
+.PHONY: scale
+scale: build ## Make, mount and delete a thousand volumes, and look for what they leave (HOLDFAST_SCALE=volumes)
+	@deploy/dev/prepare.sh run
+	HOLDFAST_BIN='$(CURDIR)/bin' HOLDFAST_SCALE='$(HOLDFAST_SCALE)' $(GO) test -count=1 -v -timeout 3h -run '^TestScale$$' ./csi-sanity
+
 # Flags of csi-sanity/bench: BENCH='-rounds 1 -rows seqw,seqr'
 BENCH ?=
 
@@ -89,10 +97,12 @@ bench: build ## Measure Holdfast beside weed mount and a loopback, and write BEN
 FUZZ_TIME ?= 1m
 
 .PHONY: fuzz
-fuzz: preflight ## Open journals and records that are damaged in every way (FUZZ_TIME=1m for each target)
+fuzz: preflight ## Damaged journals and records, strange names and requests, as the fuzzer finds them (FUZZ_TIME=1m for each target)
 	$(GO) test -run '^$$' -fuzz '^FuzzDamage$$' -fuzztime $(FUZZ_TIME) ./cache/journal
 	$(GO) test -run '^$$' -fuzz '^FuzzFile$$' -fuzztime $(FUZZ_TIME) ./cache/journal
 	$(GO) test -run '^$$' -fuzz '^FuzzRecord$$' -fuzztime $(FUZZ_TIME) ./storage
+	$(GO) test -run '^$$' -fuzz '^FuzzVolumeID$$' -fuzztime $(FUZZ_TIME) ./driver
+	$(GO) test -run '^$$' -fuzz '^FuzzCSIRequests$$' -fuzztime $(FUZZ_TIME) ./driver
 
 .PHONY: image-test
 image-test: preflight ## Build the Dockerfile for amd64 and arm64 without a registry, and look inside

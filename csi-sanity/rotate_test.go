@@ -3,6 +3,7 @@ package csisanity
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -103,8 +104,11 @@ func TestRotateKeys(t *testing.T) {
 
 // stillWorks is nil when the volume's keys are dead.
 func stillWorks(ctx context.Context, v *volume) error {
-	if err := onBucket(v.Bucket, "object")["get"](ctx, v.client()); !isDenied(err) {
-		return fmt.Errorf("the old key works: %v", err)
+	switch err := onBucket(v.Bucket, "object")["get"](ctx, v.client()); {
+	case err == nil:
+		return errors.New("the old key works")
+	case !isDenied(err):
+		return err
 	}
 	return nil
 }

@@ -278,14 +278,17 @@ func TestRotateRefuses(t *testing.T) {
 	}
 	_, err := c.RotateKeys(t.Context(), "nothing", "", 0)
 	wantKind(t, "no volume", err, storage.NotFound)
-	for phase, want := range map[storage.Phase]storage.Kind{storage.Creating: storage.Busy, storage.Deleting: storage.InUse} {
+	for _, test := range []struct {
+		phase storage.Phase
+		want  storage.Kind
+	}{{storage.Creating, storage.Busy}, {storage.Deleting, storage.InUse}} {
 		r, err := s.GetRecord(t.Context(), "photos")
 		must(t, err)
-		r.Phase = phase
+		r.Phase = test.phase
 		_, err = s.UpdateRecord(t.Context(), r)
 		must(t, err)
 		_, err = c.RotateKeys(t.Context(), "photos", "", 0)
-		wantKind(t, string(phase), err, want)
+		wantKind(t, string(test.phase), err, test.want)
 		if err != nil && !strings.Contains(err.Error(), "photos") {
 			t.Errorf("%v does not name the volume", err)
 		}
