@@ -97,12 +97,13 @@ bench: build ## Measure Holdfast beside weed mount and a loopback, and write BEN
 FUZZ_TIME ?= 1m
 
 .PHONY: fuzz
-fuzz: preflight ## Damaged journals and records, strange names and requests, as the fuzzer finds them (FUZZ_TIME=1m for each target)
+fuzz: preflight ## Damaged journals and records, strange names, parameters and requests, as the fuzzer finds them (FUZZ_TIME=1m for each target)
 	$(GO) test -run '^$$' -fuzz '^FuzzDamage$$' -fuzztime $(FUZZ_TIME) ./cache/journal
 	$(GO) test -run '^$$' -fuzz '^FuzzFile$$' -fuzztime $(FUZZ_TIME) ./cache/journal
 	$(GO) test -run '^$$' -fuzz '^FuzzRecord$$' -fuzztime $(FUZZ_TIME) ./storage
 	$(GO) test -run '^$$' -fuzz '^FuzzVolumeID$$' -fuzztime $(FUZZ_TIME) ./driver
 	$(GO) test -run '^$$' -fuzz '^FuzzCSIRequests$$' -fuzztime $(FUZZ_TIME) ./driver
+	$(GO) test -run '^$$' -fuzz '^FuzzParameters$$' -fuzztime $(FUZZ_TIME) ./driver
 
 .PHONY: image-test
 image-test: preflight ## Build the Dockerfile for amd64 and arm64 without a registry, and look inside
@@ -123,9 +124,10 @@ format: preflight $(GOLANGCI_LINT) ## Format the Go files as lint wants them
 check: lint generated test ## Everything that CI asks of a change: lint, generated code, test
 
 .PHONY: generate
-generate: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Write the .pb.go files anew from the .proto files
+generate: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Write the .pb.go files and driver/PARAMETERS.md anew
 	@deploy/dev/prepare.sh proto
 	deploy/dev/generate.sh write $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC)
+	$(GO) run ./cmd/holdfast parameters --markdown > driver/PARAMETERS.md
 
 .PHONY: generated
 generated: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Check that the .pb.go files are what generate would write

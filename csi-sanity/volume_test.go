@@ -23,6 +23,7 @@ type volume struct {
 	Endpoint string `json:"endpoint"`
 	Region   string `json:"region"`
 	Bucket   string `json:"bucket"`
+	Prefix   string `json:"prefix"`
 	Access   string `json:"access_key_id"`
 	Secret   string `json:"secret_access_key"`
 }

@@ -12,9 +12,10 @@ import (
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// Preparer makes a new bucket fit to be mounted. It may be repeated.
+// Preparer makes a bucket, or a folder of it, fit to be mounted. It may be
+// repeated.
 type Preparer interface {
-	Prepare(ctx context.Context, b storage.BucketName) error
+	Prepare(ctx context.Context, b storage.BucketName, folder storage.Path) error
 }
 
 // ControllerDeps are what a Controller stands on. Capacity and Prepare may be
@@ -91,6 +92,9 @@ const (
 	contextName   = "name"
 	contextBucket = "bucket"
 	contextAccess = "access"
+	// contextPrefix and contextOnDelete are there where they are not the usual.
+	contextPrefix   = "prefix"
+	contextOnDelete = "onDelete"
 	// contextPhase is there for a volume that is not ready.
 	contextPhase = "phase"
 	// contextLeases is what ControllerGetVolume tells beside, as JSON: by which nodes
@@ -105,6 +109,12 @@ func toCSI(r storage.Record) *csi.Volume {
 		VolumeContext: map[string]string{
 			contextName: r.Name, contextBucket: string(r.Bucket), contextAccess: string(r.Access),
 		},
+	}
+	if r.Prefix != "" {
+		v.VolumeContext[contextPrefix] = string(r.Prefix)
+	}
+	if r.OnDelete != "" && r.OnDelete != storage.DeleteData {
+		v.VolumeContext[contextOnDelete] = string(r.OnDelete)
 	}
 	if r.Phase != storage.Ready {
 		v.VolumeContext[contextPhase] = string(r.Phase)

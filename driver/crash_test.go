@@ -49,8 +49,8 @@ func (c *crasher) DeleteBucket(ctx context.Context, b storage.BucketName) error 
 	return c.step(func() error { return c.Store.DeleteBucket(ctx, b) })
 }
 
-func (c *crasher) Grant(ctx context.Context, user string, b storage.BucketName) (k storage.Keys, err error) {
-	err = c.step(func() error { k, err = c.Store.Grant(ctx, user, b); return err })
+func (c *crasher) Grant(ctx context.Context, user string, b storage.BucketName, prefix storage.Path) (k storage.Keys, err error) {
+	err = c.step(func() error { k, err = c.Store.Grant(ctx, user, b, prefix); return err })
 	return k, err
 }
 
@@ -81,7 +81,7 @@ func (c *crasher) DeleteRecord(ctx context.Context, id storage.VolumeID) error {
 	return c.step(func() error { return c.Store.DeleteRecord(ctx, id) })
 }
 
-func (c *crasher) Prepare(ctx context.Context, b storage.BucketName) error {
+func (c *crasher) Prepare(ctx context.Context, b storage.BucketName, _ storage.Path) error {
 	return c.step(func() error {
 		if ok, err := c.BucketExists(ctx, b); err != nil || !ok {
 			return fmt.Errorf("prepare %s: bucket exists = %v, %w", b, ok, err)

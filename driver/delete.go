@@ -11,7 +11,7 @@ import (
 )
 
 // DeleteVolume implements csi.ControllerServer. A volume that is not there is
-// deleted.
+// deleted, and so is one that is archived.
 func (c *Controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
 	id, err := checkVolumeID(req.GetVolumeId())
 	if err == nil {
@@ -24,17 +24,24 @@ func (c *Controller) DeleteVolume(ctx context.Context, req *csi.DeleteVolumeRequ
 }
 
 func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
+	archived := false
 	// The condition on the record's update is the fence: a node that staged the
 	// volume since it was read has changed it, and is seen in the next round.
 	r, err := updateRecord(ctx, c.records, id, func(r *storage.Record) error {
 		if err := c.unused(r); err != nil {
 			return err
 		}
-		r.Phase = storage.Deleting
+		archived = r.Phase == storage.Archived
+		if !archived {
+			r.Phase = storage.Deleting
+		}
 		return nil
 	})
 	if err != nil {
 		return err
+	}
+	if archived {
+		return c.forgetArchived(ctx, r)
 	}
 	// The user goes first: a writer must not put objects into a bucket that is
 	// being emptied.
@@ -42,6 +49,15 @@ func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
 		if err := c.access.Revoke(ctx, r.User); err != nil {
 			return err
 		}
+	}
+	if r.OnDelete == storage.Archive && r.User != "" {
+		r.Phase, r.Keys = storage.Archived, storage.Keys{}
+		r.Retired, r.Rotation = nil, nil
+		if _, err := c.records.UpdateRecord(ctx, r); err != nil {
+			return err
+		}
+		c.log.InfoContext(ctx, "volume archived", slog.String("volume", string(id)), slog.String("bucket", string(r.Bucket)))
+		return nil
 	}
 	if err := c.deleteBucket(ctx, r); err != nil {
 		return err
@@ -63,10 +79,31 @@ func (c *Controller) unused(r *storage.Record) error {
 	return nil
 }
 
-// deleteBucket removes the volume's bucket. One that was never settled is ours
-// only if it is empty (create.go), so one with content stays.
+// forgetArchived removes the record of an archived volume whose bucket is gone. As
+// long as it is there, a deletion changes nothing.
+func (c *Controller) forgetArchived(ctx context.Context, r storage.Record) error {
+	exists, err := c.buckets.BucketExists(ctx, r.Bucket)
+	if err != nil || exists {
+		return err
+	}
+	return c.records.DeleteRecord(ctx, r.ID)
+}
+
+// deleteBucket removes the volume's bucket, if it is the volume's and not to be
+// kept. One that was never settled is ours only if it is empty and nobody else's
+// (create.go), so one with content stays.
 func (c *Controller) deleteBucket(ctx context.Context, r storage.Record) error {
+	if r.Adopted || r.OnDelete == storage.Retain && r.User != "" {
+		return nil
+	}
 	if r.User == "" {
+		others, err := c.others(ctx, r)
+		if err != nil {
+			return err
+		}
+		if len(others) > 0 {
+			return nil
+		}
 		empty, err := c.buckets.BucketEmpty(ctx, r.Bucket)
 		if storage.Is(err, storage.NotFound) {
 			return nil

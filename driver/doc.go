@@ -17,9 +17,12 @@
 // Health: told by records and buckets (controllerhealth.go), and on a node by what
 // the mounter knows (health.go), never by touching a mount.
 //
+// Parameters: params.go is the one table, params_foreign.go what other drivers
+// have; adopt.go decides which bucket and folder a volume may have.
+//
 // Creation: record (creating) → bucket → record (settled: User is set) →
 // prepare → user and keys → record (ready). Deletion: record (deleting) → user
-// → bucket → record gone. Each step may be repeated, so a repeated call finishes
+// → bucket → record gone, or record (archived); an adopted bucket is not touched. Each step may be repeated, so a repeated call finishes
 // what a crash left. A deletion needs every lease to be over.
 //
 // Keys: record (rotation) → new key → record (the key, the old one retired) → the

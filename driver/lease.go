@@ -34,6 +34,8 @@ func stageable(r *storage.Record) error {
 		return nil
 	case storage.Deleting:
 		return storage.Errorf(storage.InUse, "volume %s is being deleted", r.ID)
+	case storage.Archived:
+		return storage.Errorf(storage.InUse, "volume %s is archived; create it again with the same name and parameters to use it", r.ID)
 	default:
 		return storage.Errorf(storage.Busy, "volume %s is still being created; try again", r.ID)
 	}

@@ -101,7 +101,7 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 	if c.capacity == nil {
 		return nil, storage.Errorf(storage.Unsupported, "capacity is not measured here")
 	}
-	if _, err := parseParams(req.GetParameters(), knownParams); err != nil {
+	if _, err := parseParams(req.GetParameters()); err != nil {
 		return nil, err
 	}
 	for _, vc := range req.GetVolumeCapabilities() {

@@ -1,7 +1,6 @@
 package driver
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"regexp"
 	"strings"
@@ -89,7 +88,7 @@ func TestDeleteTakesTheRecordsUser(t *testing.T) {
 	r, err := s.GetRecord(t.Context(), "photos")
 	must(t, err)
 	r.User = "holdfast-of-old"
-	r.Keys, err = s.Grant(t.Context(), r.User, r.Bucket)
+	r.Keys, err = s.Grant(t.Context(), r.User, r.Bucket, "")
 	must(t, err)
 	_, err = s.UpdateRecord(t.Context(), r)
 	must(t, err)
@@ -119,33 +118,5 @@ func TestVolumeIDsOfOthers(t *testing.T) {
 		if _, err := checkVolumeID(id); !storage.Is(err, storage.NotFound) {
 			t.Errorf("%q: %v", id, err)
 		}
-	}
-}
-
-func TestParameters(t *testing.T) {
-	known := map[string]func(string) error{
-		"fileMode": func(v string) error {
-			if v == "" {
-				return fmt.Errorf("is empty")
-			}
-			return nil
-		},
-		"durability": func(string) error { return nil },
-	}
-	got, err := parseParams(map[string]string{"fileMode": "0640", ignoredPrefix + "pvc/name": "x"}, known)
-	if err != nil || len(got) != 1 || got["fileMode"] != "0640" {
-		t.Errorf("%v, %v", got, err)
-	}
-	for name, want := range map[string]string{"filemode": "fileMode", "durabilty": "durability"} {
-		_, err := parseParams(map[string]string{name: "x"}, known)
-		if !storage.Is(err, storage.Invalid) || !strings.Contains(err.Error(), "nearest known one is "+want) {
-			t.Errorf("%s: %v", name, err)
-		}
-	}
-	if _, err := parseParams(map[string]string{"fileMode": ""}, known); !storage.Is(err, storage.Invalid) {
-		t.Errorf("bad value: %v", err)
-	}
-	if _, err := parseParams(map[string]string{"x": "y"}, nil); !storage.Is(err, storage.Invalid) {
-		t.Errorf("none known: %v", err)
 	}
 }

@@ -45,23 +45,31 @@ type Mounted struct {
 // MountConfig is what a mounter is told of a volume. It carries no key: a mounter
 // reads the record.
 type MountConfig struct {
-	Volume   storage.VolumeID   `json:"volume"`
-	Bucket   storage.BucketName `json:"bucket"`
-	ReadOnly bool               `json:"readOnly"`
+	Volume storage.VolumeID   `json:"volume"`
+	Bucket storage.BucketName `json:"bucket"`
+	// Prefix is the folder of the bucket that is the volume's root.
+	Prefix   storage.Path `json:"prefix,omitempty"`
+	ReadOnly bool         `json:"readOnly"`
 	// Node is the name by which the record's leases know this one.
 	Node string `json:"node,omitempty"`
 	// Epoch of the lease under which a volume of one node was mounted: nothing is
 	// committed to it under another.
 	Epoch uint64 `json:"epoch,omitempty"`
+	// Objects is how the mount shows what was made over S3.
+	Objects Objects `json:"objects,omitzero"`
 }
 
 // mountConfig is what the mounter is told of a volume that this node has leased.
-func (n *Node) mountConfig(r *storage.Record, readOnly bool) MountConfig {
-	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, ReadOnly: readOnly, Node: n.o.NodeID}
+func (n *Node) mountConfig(r *storage.Record, readOnly bool) (MountConfig, error) {
+	s, err := parseParams(r.Parameters)
+	if err != nil {
+		return MountConfig{}, storage.Errorf(storage.Corrupt, "record of volume %s: %w", r.ID, err)
+	}
+	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects}
 	if r.Access == storage.Single {
 		c.Epoch = r.Leases[n.o.NodeID].Epoch
 	}
-	return c
+	return c, nil
 }
 
 const (

@@ -1,73 +1,133 @@
 package driver
 
 import (
-	"maps"
-	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// ignoredPrefix marks what the sidecars add: names of the claim and of its
-// volume. They say nothing about the volume and are not kept.
-const ignoredPrefix = "csi.storage.k8s.io/"
+// This file is the one table of parameters: parsing, help and PARAMETERS.md are
+// made from it. Names that other drivers use for the same, or for what cannot be
+// had here, are in params_foreign.go.
 
-// knownParams are the parameters of a StorageClass, each with a check of its
-// value. There are none yet.
-var knownParams = map[string]func(value string) error{}
-
-// parseParams returns the parameters to keep. An unknown one is refused: a typing
-// mistake must not make a volume that is not what was asked for.
-func parseParams(given map[string]string, known map[string]func(string) error) (map[string]string, error) {
-	kept := map[string]string{}
-	for _, name := range slices.Sorted(maps.Keys(given)) {
-		if strings.HasPrefix(name, ignoredPrefix) {
-			continue
-		}
-		check, ok := known[name]
-		if !ok {
-			return nil, storage.Errorf(storage.Invalid, "parameter %q is not known%s", name, suggest(name, known))
-		}
-		if err := check(given[name]); err != nil {
-			return nil, storage.Errorf(storage.Invalid, "parameter %s: %w", name, err)
-		}
-		kept[name] = given[name]
-	}
-	if len(kept) == 0 {
-		return nil, nil
-	}
-	return kept, nil
+// parameter is one row.
+type parameter struct {
+	name string
+	// aliases are other drivers' names for the same.
+	aliases []string
+	// values says what is allowed, usual what holds without the parameter, text
+	// what it does. For people.
+	values, usual, text string
+	// set judges a value and takes it.
+	set func(s *settings, value string) error
 }
 
-func suggest(name string, known map[string]func(string) error) string {
-	if len(known) == 0 {
-		return ": this version has no parameters"
-	}
-	best, least := "", 0
-	for _, k := range slices.Sorted(maps.Keys(known)) {
-		if d := distance(strings.ToLower(name), strings.ToLower(k)); best == "" || d < least {
-			best, least = k, d
-		}
-	}
-	return "; the nearest known one is " + best
+// settings are what the parameters of a volume say.
+type settings struct {
+	// kept are the parameters by their own names, as given: what a repeated call is
+	// compared with.
+	kept map[string]string
+	// bucket and prefix may hold ${…}; empty when not given.
+	bucket, prefix template
+	// onDelete is empty when not given.
+	onDelete storage.OnDelete
+	objects  Objects
 }
 
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
+// Objects is how a mount shows what was made over S3, which has neither owner nor
+// mode. What is nil is the mounter's own.
+type Objects struct {
+	UID      *uint32 `json:"uid,omitempty"`
+	GID      *uint32 `json:"gid,omitempty"`
+	FileMode *uint32 `json:"fileMode,omitempty"`
+	DirMode  *uint32 `json:"dirMode,omitempty"`
+}
+
+const templates = "${pvc.name}, ${pvc.namespace} and ${pv.name}"
+
+// parameters is the table, in the order of the documents.
+var parameters = []parameter{
+	{
+		name: "bucketName", aliases: []string{"bucket"},
+		values: "3 to 63 lower-case letters, digits, dots and hyphens; " + templates + " in it are replaced",
+		usual:  "the volume's own name, or one derived from it",
+		text: "The bucket of the volume. One that does not exist is made, and belongs to the volume. " +
+			"One that exists is used as it is (adopted) if the name holds no ${…} and onDelete is retain or archive; otherwise the volume is refused. " +
+			"A bucket that belongs to another volume is never used.",
+		set: func(s *settings, value string) (err error) {
+			s.bucket, err = parseTemplate(value)
+			return err
+		},
+	},
+	{
+		name:   "prefix",
+		values: "a folder such as team/data: letters, digits and -_.=@+, single slashes between names; " + templates + " in it are replaced",
+		usual:  "none: the volume is the whole bucket",
+		text: "A folder of bucketName is the root of the volume. Its keys open this folder alone. The bucket is made if it does not exist, and belongs to nobody: several volumes may have folders in it, and it is never deleted. " +
+			"If either name holds ${…}, the folder has to be empty and no other volume's. Needs bucketName, and onDelete retain or archive.",
+		set: func(s *settings, value string) (err error) {
+			s.prefix, err = parseTemplate(value)
+			return err
+		},
+	},
+	{
+		name:   "onDelete",
+		values: "delete, retain or archive",
+		usual:  "delete",
+		text: "What a deletion of the volume does. delete: the bucket goes with all that is in it. retain: the bucket stays, the volume and its keys go. " +
+			"archive: bucket and volume stay, the keys are ended, the volume is listed as archived; making it again with the same name and parameters brings it back with new keys, and deleting it again once its bucket is gone removes it. " +
+			"An adopted bucket and a folder are never deleted: with them delete is refused.",
+		set: func(s *settings, value string) error {
+			switch o := storage.OnDelete(value); o {
+			case storage.DeleteData, storage.Retain, storage.Archive:
+				s.onDelete = o
+				return nil
 			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
+			return errValue
+		},
+	},
+	{
+		name: "uid", values: "a number from 0 to 4294967294", usual: "0, or what the mounter was started with (--object-uid)",
+		text: "The owner that files and folders made over S3 are shown with.",
+		set:  func(s *settings, value string) error { return setID(&s.objects.UID, value) },
+	},
+	{
+		name: "gid", values: "a number from 0 to 4294967294", usual: "0, or what the mounter was started with (--object-gid)",
+		text: "The group that files and folders made over S3 are shown with.",
+		set:  func(s *settings, value string) error { return setID(&s.objects.GID, value) },
+	},
+	{
+		name: "fileMode", values: "an octal number from 0001 to 0777", usual: "0644",
+		text: "The permissions that files made over S3 are shown with.",
+		set:  func(s *settings, value string) error { return setMode(&s.objects.FileMode, value) },
+	},
+	{
+		name: "dirMode", values: "an octal number from 0001 to 0777", usual: "0755",
+		text: "The permissions that folders made over S3 are shown with. The root of a volume is 0777 until somebody changes it.",
+		set:  func(s *settings, value string) error { return setMode(&s.objects.DirMode, value) },
+	},
+}
+
+// errValue is turned into a message that says what is allowed.
+var errValue = storage.Errorf(storage.Invalid, "not allowed")
+
+func setID(to **uint32, value string) error {
+	// The highest number means "no change" to chown(2).
+	n, err := strconv.ParseUint(value, 10, 32)
+	if err != nil || n == 1<<32-1 {
+		return errValue
 	}
-	return row[len(b)]
+	id := uint32(n)
+	*to = &id
+	return nil
+}
+
+func setMode(to **uint32, value string) error {
+	n, err := strconv.ParseUint(value, 8, 32)
+	if err != nil || n < 1 || n > 0o777 {
+		return errValue
+	}
+	m := uint32(n)
+	*to = &m
+	return nil
 }

@@ -134,6 +134,8 @@ func rotatable(r *storage.Record) error {
 		return nil
 	case storage.Deleting:
 		return storage.Errorf(storage.InUse, "volume %s is being deleted", r.ID)
+	case storage.Archived:
+		return storage.Errorf(storage.InUse, "volume %s is archived: it has no keys; make it again with the same name and parameters to get new ones", r.ID)
 	default:
 		return storage.Errorf(storage.Busy, "volume %s is still being created; try again", r.ID)
 	}

@@ -281,7 +281,7 @@ func TestRotateRefuses(t *testing.T) {
 	for _, test := range []struct {
 		phase storage.Phase
 		want  storage.Kind
-	}{{storage.Creating, storage.Busy}, {storage.Deleting, storage.InUse}} {
+	}{{storage.Creating, storage.Busy}, {storage.Deleting, storage.InUse}, {storage.Archived, storage.InUse}} {
 		r, err := s.GetRecord(t.Context(), "photos")
 		must(t, err)
 		r.Phase = test.phase

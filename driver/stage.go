@@ -79,7 +79,11 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	if have != nil && have.Healthy {
 		return nil
 	}
-	config, err := json.Marshal(n.mountConfig(&r, ro))
+	said, err := n.mountConfig(&r, ro)
+	if err != nil {
+		return err
+	}
+	config, err := json.Marshal(said)
 	if err != nil {
 		return fmt.Errorf("mount config of %s: %w", id, err)
 	}

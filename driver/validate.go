@@ -47,11 +47,11 @@ func unconfirmed(r storage.Record, req *csi.ValidateVolumeCapabilitiesRequest) s
 		return fmt.Sprintf("volume %s has another volume context", r.ID)
 	}
 	if len(req.GetParameters()) > 0 {
-		params, err := parseParams(req.GetParameters(), knownParams)
+		s, err := parseParams(req.GetParameters())
 		if err != nil {
 			return err.Error()
 		}
-		if !maps.Equal(params, r.Parameters) {
+		if !maps.Equal(s.kept, r.Parameters) {
 			return fmt.Sprintf("volume %s has other parameters", r.ID)
 		}
 	}

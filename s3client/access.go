@@ -22,14 +22,17 @@ var _ storage.Access = (*Client)(nil)
 // without it would be refused for a moment, and keys with an older one would
 // reach another bucket. Old keys end after the new one is made, so that a crash
 // between leaves keys that work; the next Grant ends them.
-func (c *Client) Grant(ctx context.Context, user string, b storage.BucketName) (storage.Keys, error) {
+func (c *Client) Grant(ctx context.Context, user string, b storage.BucketName, prefix storage.Path) (storage.Keys, error) {
 	if err := checkUser(user); err != nil {
 		return storage.Keys{}, err
 	}
 	if err := b.Check(); err != nil {
 		return storage.Keys{}, err
 	}
-	doc, err := tenantPolicy(b)
+	if err := prefix.CheckFolder(); err != nil {
+		return storage.Keys{}, err
+	}
+	doc, err := tenantPolicy(b, prefix)
 	if err != nil {
 		return storage.Keys{}, err
 	}

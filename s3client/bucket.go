@@ -59,6 +59,38 @@ func (c *Client) BucketEmpty(ctx context.Context, b storage.BucketName) (bool, e
 	return err == nil, err
 }
 
+// FolderEmpty implements storage.Buckets.
+func (c *Client) FolderEmpty(ctx context.Context, b storage.BucketName, folder storage.Path) (bool, error) {
+	if err := b.Check(); err != nil {
+		return false, err
+	}
+	if err := folder.CheckFolder(); err != nil {
+		return false, err
+	}
+	prefix := ""
+	if folder != "" {
+		prefix = string(folder) + "/"
+	}
+	found := 0
+	err := c.do(ctx, "list folder in bucket", string(b), func(ctx context.Context) error {
+		out, err := c.s3.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: aws.String(string(b)), Prefix: aws.String(prefix), MaxKeys: aws.Int32(1)})
+		if err != nil {
+			return err
+		}
+		found = len(out.Contents)
+		return nil
+	})
+	if err != nil || found > 0 {
+		return false, err
+	}
+	// SeaweedFS lists nothing for a bucket that is not there.
+	exists, err := c.BucketExists(ctx, b)
+	if err == nil && !exists {
+		err = storage.Errorf(storage.NotFound, "bucket %s: not found", b)
+	}
+	return err == nil, err
+}
+
 // DeleteBucket implements storage.Buckets. SeaweedFS drops the bucket's
 // collection and its names in one call, unless it was started otherwise or the
 // bucket has object lock; then the bucket is emptied in pages first. Several

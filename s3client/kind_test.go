@@ -123,7 +123,7 @@ func TestOptions(t *testing.T) {
 func TestUserNames(t *testing.T) {
 	c := mustNew(t, Options{Endpoint: "http://host.invalid", Attempts: 1})
 	for _, user := range []string{"", "a/b", "a b", string(make([]byte, 65))} {
-		if _, err := c.Grant(t.Context(), user, "bucket"); !storage.Is(err, storage.Invalid) {
+		if _, err := c.Grant(t.Context(), user, "bucket", ""); !storage.Is(err, storage.Invalid) {
 			t.Errorf("Grant(%q) = %v", user, err)
 		}
 		if err := c.Revoke(t.Context(), user); !storage.Is(err, storage.Invalid) {

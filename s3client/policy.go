@@ -13,10 +13,12 @@ const policyName = "holdfast"
 // What a tenant may do to objects, and to its bucket. ListMultipartUploads and
 // the like are missing as SeaweedFS 4.48 refuses documents that name them;
 // listing the parts of an own upload works with PutObject.
-var (
-	objectActions = []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"}
-	bucketActions = []string{"s3:ListBucket", "s3:GetBucketLocation"}
+const (
+	actionList     = "s3:ListBucket"
+	actionLocation = "s3:GetBucketLocation"
 )
+
+var objectActions = []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"}
 
 type policy struct {
 	Version   string
@@ -27,19 +29,30 @@ type statement struct {
 	Effect   string
 	Action   []string
 	Resource []string
+	// Condition by operator, then by key.
+	Condition map[string]map[string][]string `json:",omitempty"`
 }
 
-// tenantPolicy returns the document that allows the use of b's objects and
-// nothing else. A bucket name has no character that JSON or an ARN pattern
-// treats specially; Grant checks it.
-func tenantPolicy(b storage.BucketName) (string, error) {
-	doc, err := json.Marshal(policy{
-		Version: "2012-10-17",
-		Statement: []statement{
-			{Effect: "Allow", Action: objectActions, Resource: []string{"arn:aws:s3:::" + string(b) + "/*"}},
-			{Effect: "Allow", Action: bucketActions, Resource: []string{"arn:aws:s3:::" + string(b)}},
-		},
-	})
+// tenantPolicy returns the document that allows the use of the objects of b below
+// prefix and nothing else. Neither a bucket's name nor a folder's has a character
+// that JSON or an ARN pattern treats specially; Grant checks them.
+func tenantPolicy(b storage.BucketName, prefix storage.Path) (string, error) {
+	bucket := "arn:aws:s3:::" + string(b)
+	statements := []statement{
+		{Effect: "Allow", Action: objectActions, Resource: []string{bucket + "/*"}},
+		{Effect: "Allow", Action: []string{actionList, actionLocation}, Resource: []string{bucket}},
+	}
+	if prefix != "" {
+		statements = []statement{
+			{Effect: "Allow", Action: objectActions, Resource: []string{bucket + "/" + string(prefix) + "/*"}},
+			{Effect: "Allow", Action: []string{actionLocation}, Resource: []string{bucket}},
+			{
+				Effect: "Allow", Action: []string{actionList}, Resource: []string{bucket},
+				Condition: map[string]map[string][]string{"StringLike": {"s3:prefix": {string(prefix) + "/*"}}},
+			},
+		}
+	}
+	doc, err := json.Marshal(policy{Version: "2012-10-17", Statement: statements})
 	if err != nil {
 		return "", storage.Errorf(storage.Other, "policy of bucket %s: %w", b, err)
 	}

@@ -26,8 +26,8 @@ func TestRealBuckets(t *testing.T) { storagetest.Buckets(t, realClient(t)) }
 func TestRealAccess(t *testing.T) {
 	o := realOptions(t)
 	admin := realClient(t)
-	storagetest.Access(t, admin, admin, func(ctx context.Context, k storage.Keys, act storagetest.Act, b storage.BucketName) (storage.Keys, error) {
-		return use(ctx, o, k, act, b)
+	storagetest.Access(t, admin, admin, func(ctx context.Context, k storage.Keys, act storagetest.Act, b storage.BucketName, in storage.Path) (storage.Keys, error) {
+		return use(ctx, o, k, act, b, in)
 	})
 }
 
@@ -85,10 +85,10 @@ func TestRealGrantConcurrently(t *testing.T) {
 	t.Cleanup(func() { _ = c.Revoke(context.WithoutCancel(t.Context()), user) })
 	var all sync.WaitGroup
 	for range 3 {
-		all.Go(func() { _, _ = c.Grant(t.Context(), user, b) })
+		all.Go(func() { _, _ = c.Grant(t.Context(), user, b, "") })
 	}
 	all.Wait()
-	k, err := c.Grant(t.Context(), user, b)
+	k, err := c.Grant(t.Context(), user, b, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestRealGrantConcurrently(t *testing.T) {
 	if err != nil || !slices.Equal(keys, []string{k.Access}) {
 		t.Errorf("keys = %v, %v, want %s alone", keys, err, k.Access)
 	}
-	if _, err := use(t.Context(), o, k, storagetest.Put, b); err != nil {
+	if _, err := use(t.Context(), o, k, storagetest.Put, b, ""); err != nil {
 		t.Error(err)
 	}
 }
@@ -108,7 +108,7 @@ func TestRealTenantSeesItsBucketAlone(t *testing.T) {
 	newBucket(t, c)
 	user := "holdfast-" + string(b)
 	t.Cleanup(func() { _ = c.Revoke(context.WithoutCancel(t.Context()), user) })
-	k, err := c.Grant(t.Context(), user, b)
+	k, err := c.Grant(t.Context(), user, b, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestRealLongestUser(t *testing.T) {
 	c := realClient(t)
 	b := newBucket(t, c)
 	user := "holdfast-" + string(bytes.Repeat([]byte("u"), 22)) + "_" + string(bytes.Repeat([]byte("0"), 32))
-	if _, err := c.Grant(t.Context(), user, b); err != nil {
+	if _, err := c.Grant(t.Context(), user, b, ""); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Revoke(t.Context(), user); err != nil {
@@ -142,13 +142,17 @@ func TestRealLongestUser(t *testing.T) {
 }
 
 // use does one act with the keys given, as an S3 client does.
-func use(ctx context.Context, o Options, k storage.Keys, act storagetest.Act, b storage.BucketName) (storage.Keys, error) {
+func use(ctx context.Context, o Options, k storage.Keys, act storagetest.Act, b storage.BucketName, in storage.Path) (storage.Keys, error) {
 	o.Keys = k
 	c, err := New(o)
 	if err != nil {
 		return storage.Keys{}, err
 	}
-	bucket, key := aws.String(string(b)), aws.String(storagetest.ObjectKey)
+	bucket, key := aws.String(string(b)), aws.String(string(in.Join(storagetest.ObjectKey)))
+	list := &s3.ListObjectsV2Input{Bucket: bucket}
+	if in != "" {
+		list.Prefix = aws.String(string(in) + "/")
+	}
 	var made storage.Keys
 	calls := map[storagetest.Act]func(context.Context) error{
 		storagetest.Put: func(ctx context.Context) error {
@@ -167,7 +171,7 @@ func use(ctx context.Context, o Options, k storage.Keys, act storagetest.Act, b 
 			return errors.Join(err, out.Body.Close())
 		},
 		storagetest.List: func(ctx context.Context) error {
-			_, err := c.s3.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: bucket})
+			_, err := c.s3.ListObjectsV2(ctx, list)
 			return err
 		},
 		storagetest.Delete: func(ctx context.Context) error {

@@ -50,6 +50,9 @@ type Buckets interface {
 	// no unfinished upload. NotFound when it is missing. With it a repeated
 	// creation tells the bucket that it made before a crash from another's data.
 	BucketEmpty(ctx context.Context, b BucketName) (bool, error)
+	// FolderEmpty reports whether no object lies in a folder of the bucket: true
+	// for a folder that is missing too. NotFound when the bucket is.
+	FolderEmpty(ctx context.Context, b BucketName, folder Path) (bool, error)
 	// DeleteBucket removes the bucket with everything in it. A missing one is
 	// fine.
 	DeleteBucket(ctx context.Context, b BucketName) error
@@ -58,9 +61,10 @@ type Buckets interface {
 // Access makes and revokes the right to use one bucket.
 type Access interface {
 	// Grant makes a user that may read, write, list and delete the objects of b
-	// and nothing else, and returns a new key pair for it. Called again for the
-	// same user it replaces the keys.
-	Grant(ctx context.Context, user string, b BucketName) (Keys, error)
+	// below the folder prefix (all of them when it is empty) and nothing else, and
+	// returns a new key pair for it. Called again for the same user it replaces the
+	// keys.
+	Grant(ctx context.Context, user string, b BucketName, prefix Path) (Keys, error)
 	// AddKeys makes one more key pair for a user that Grant made; those that it has
 	// go on working. NotFound when there is no such user.
 	AddKeys(ctx context.Context, user string) (Keys, error)
@@ -80,8 +84,15 @@ type Record struct {
 	// ID and Name: Name is the CSI name that the volume was asked for by.
 	ID   VolumeID `json:"id"`
 	Name string   `json:"name"`
-	// Bucket that holds the volume.
+	// Bucket that holds the volume, and the folder in it that is the volume's
+	// root; the whole bucket when empty.
 	Bucket BucketName `json:"bucket"`
+	Prefix Path       `json:"prefix,omitempty"`
+	// Adopted says that the bucket is not the volume's own: it was there before, or
+	// others have folders in it. It is never deleted.
+	Adopted bool `json:"adopted,omitempty"`
+	// OnDelete is what a deletion of the volume does.
+	OnDelete OnDelete `json:"onDelete,omitempty"`
 	// Capacity in bytes.
 	Capacity int64 `json:"capacity"`
 	// Access is the mode asked for: "shared", "single" or "read-only".
@@ -129,6 +140,22 @@ const (
 	Creating Phase = "creating"
 	Ready    Phase = "ready"
 	Deleting Phase = "deleting"
+	// Archived: deleted, with onDelete archive. The record and the data stay, the
+	// keys are ended; making the volume again brings it back.
+	Archived Phase = "archived"
+)
+
+// OnDelete is what becomes of a volume's data when it is deleted.
+type OnDelete string
+
+// What a deletion does. The empty one is DeleteData.
+const (
+	// DeleteData removes the bucket with all that is in it.
+	DeleteData OnDelete = "delete"
+	// Retain leaves the bucket, and forgets the volume.
+	Retain OnDelete = "retain"
+	// Archive leaves the bucket and the volume's record.
+	Archive OnDelete = "archive"
 )
 
 // Records keeps the volumes' records.

@@ -4,7 +4,8 @@ import (
 	"context"
 )
 
-// Files is the name space of one bucket: what the file system stands on.
+// Files is the name space of one bucket, or of a folder of one: what the file
+// system stands on.
 //
 // Errors are classified. A context's own error passes untouched. An operation
 // that failed with Unavailable may or may not have happened.

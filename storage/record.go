@@ -79,8 +79,14 @@ func (r *Record) check(id VolumeID) error {
 		return Errorf(Corrupt, "record of volume %q: capacity %d", id, r.Capacity)
 	case r.Access != Shared && r.Access != Single && r.Access != ReadOnlyMode:
 		return Errorf(Corrupt, "record of volume %q: access %q: %s, %s or %s are possible", id, r.Access, Shared, Single, ReadOnlyMode)
-	case r.Phase != Creating && r.Phase != Ready && r.Phase != Deleting:
-		return Errorf(Corrupt, "record of volume %q: phase %q: %s, %s or %s are possible", id, r.Phase, Creating, Ready, Deleting)
+	case r.Phase != Creating && r.Phase != Ready && r.Phase != Deleting && r.Phase != Archived:
+		return Errorf(Corrupt, "record of volume %q: phase %q: %s, %s, %s or %s are possible", id, r.Phase, Creating, Ready, Deleting, Archived)
+	case r.OnDelete != "" && r.OnDelete != DeleteData && r.OnDelete != Retain && r.OnDelete != Archive:
+		return Errorf(Corrupt, "record of volume %q: onDelete %q: %s, %s or %s are possible", id, r.OnDelete, DeleteData, Retain, Archive)
+	case r.Prefix != "" && !r.Adopted:
+		return Errorf(Corrupt, "record of volume %q: it is the folder %q of a bucket that is said to be its own", id, string(r.Prefix))
+	case r.Prefix.CheckFolder() != nil:
+		return Errorf(Corrupt, "record of volume %q: %w", id, r.Prefix.CheckFolder())
 	}
 	for node, l := range r.Leases {
 		if err := l.check(); err != nil {

@@ -21,8 +21,16 @@ import (
 type volumeConfig struct {
 	Volume   storage.VolumeID   `json:"volume"`
 	Bucket   storage.BucketName `json:"bucket"`
+	Prefix   storage.Path       `json:"prefix"`
 	ReadOnly bool               `json:"readOnly"`
 	Node     string             `json:"node"`
+	// Objects is how the mount shows what was made over S3; nil is our own.
+	Objects struct {
+		UID      *uint32      `json:"uid"`
+		GID      *uint32      `json:"gid"`
+		FileMode *os.FileMode `json:"fileMode"`
+		DirMode  *os.FileMode `json:"dirMode"`
+	} `json:"objects"`
 }
 
 // openFileSystem stacks the coats of one volume: the cluster, the cache, which
@@ -37,7 +45,10 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	if err := c.Bucket.Check(); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
-	vol := cluster.Volume(c.Bucket, c.Volume)
+	if err := c.Prefix.CheckFolder(); err != nil {
+		return nil, fmt.Errorf("session %s: %w", g.ID, err)
+	}
+	vol := cluster.Folder(c.Bucket, c.Prefix, c.Volume)
 	vol.Chunks = chunks.Chunks(vol.Chunks)
 	dir := filepath.Join(volumesDir, url.PathEscape(g.ID))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -47,8 +58,10 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	vol.Watcher = h
 	fs := fuse.New(vol, fuse.Options{
 		ReadOnly: c.ReadOnly || g.ReadOnly,
-		UID:      o.owner.UID,
-		GID:      o.owner.GID,
+		UID:      valueOr(c.Objects.UID, o.owner.UID),
+		GID:      valueOr(c.Objects.GID, o.owner.GID),
+		FileMode: valueOr(c.Objects.FileMode, 0),
+		DirMode:  valueOr(c.Objects.DirMode, 0),
 		Uploads:  uploads,
 		Dir:      dir,
 		Fresh:    g.InitReply == nil,
@@ -67,6 +80,13 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 type healthy struct {
 	*fuse.FS
 	*health
+}
+
+func valueOr[T any](p *T, other T) T {
+	if p == nil {
+		return other
+	}
+	return *p
 }
 
 // leaseholders gives the nodes that have a lease of the volume; nil for a volume

@@ -45,7 +45,7 @@ func TestRedoOnSeaweed(t *testing.T) {
 			if err := s3.CreateBucket(t.Context(), name); err != nil {
 				t.Fatal(err)
 			}
-			if err := ours.Prepare(t.Context(), name); err != nil {
+			if err := ours.Prepare(t.Context(), name, ""); err != nil {
 				t.Fatal(err)
 			}
 			id := storage.VolumeID(name)

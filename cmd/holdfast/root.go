@@ -59,6 +59,7 @@ func newRoot(a *app) *cobra.Command {
 		newDown(a),
 		newStatus(a),
 		newVolume(a),
+		newParameters(a),
 		newDoctor(a),
 		newVersion(a),
 		newController(a),

@@ -20,7 +20,8 @@ import (
 const region = "us-east-1"
 
 const credentialsLong = `Print what an S3 client needs to use a volume's bucket: the address, the region,
-the bucket and a key pair that opens this bucket alone.
+the bucket and a key pair that opens this bucket alone. For a volume that is a
+folder of a bucket there is its prefix too, and the keys open this folder alone.
 
 Whoever has these keys can read and change everything in the volume.`
 
@@ -34,8 +35,10 @@ type bucketCredentials struct {
 	Endpoint string `json:"endpoint"`
 	Region   string `json:"region"`
 	Bucket   string `json:"bucket"`
-	Access   string `json:"access_key_id"`
-	Secret   string `json:"secret_access_key"`
+	// Prefix, ending in a slash, is what the keys open; empty for the whole bucket.
+	Prefix string `json:"prefix,omitempty"`
+	Access string `json:"access_key_id"`
+	Secret string `json:"secret_access_key"`
 }
 
 func newVolumeCredentials(a *app) *cobra.Command {
@@ -99,8 +102,15 @@ func (a *app) readCredentials(ctx context.Context, id storage.VolumeID) (c bucke
 	if err != nil {
 		return c, err
 	}
+	if record.Phase == storage.Archived {
+		return c, fmt.Errorf("volume %s is archived: its keys are ended; make it again with the same parameters to get new ones", id)
+	}
+	prefix := string(record.Prefix)
+	if prefix != "" {
+		prefix += "/"
+	}
 	return bucketCredentials{
-		Endpoint: status.Endpoints.S3, Region: region, Bucket: string(record.Bucket),
+		Endpoint: status.Endpoints.S3, Region: region, Bucket: string(record.Bucket), Prefix: prefix,
 		Access: record.Keys.Access, Secret: record.Keys.Secret,
 	}, nil
 }
@@ -116,7 +126,11 @@ func (c bucketCredentials) env() string {
 		{"AWS_REGION", c.Region},
 		{"AWS_DEFAULT_REGION", c.Region},
 		{"BUCKET", c.Bucket},
+		{"PREFIX", c.Prefix},
 	} {
+		if v[1] == "" {
+			continue // no prefix
+		}
 		fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
 	}
 	return b.String()

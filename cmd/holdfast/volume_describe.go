@@ -44,6 +44,8 @@ func newVolumeDescribe(a *app) *cobra.Command {
 				{"Name", d.Name},
 				{"ID", d.ID},
 				{"Bucket", d.Bucket},
+				{"Folder", orDash(d.Prefix)},
+				{"On delete", string(d.OnDelete)},
 				{"Size", fmt.Sprintf("%s (%d bytes)", size.Bytes(d.Size), d.Size)},
 				{"Access", string(d.Access)},
 				{"Phase", d.Phase},

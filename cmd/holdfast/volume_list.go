@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path"
 	"strings"
 	"text/tabwriter"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/size"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
 func newVolumeList(a *app) *cobra.Command {
@@ -32,12 +34,20 @@ func newVolumeList(a *app) *cobra.Command {
 			w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
 			_, _ = fmt.Fprintln(w, "NAME\tSIZE\tACCESS\tBUCKET\tMOUNTED AT")
 			for _, v := range all {
-				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.Name, size.Bytes(v.Size), v.Access, v.Bucket, orDash(strings.Join(v.Mounts, ", ")))
+				_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", v.Name, size.Bytes(v.Size), v.Access, path.Join(v.Bucket, v.Prefix), mountedAt(v))
 			}
 			return w.Flush()
 		})
 	}
 	return cmd
+}
+
+// mountedAt is where a volume is mounted, or why it is not.
+func mountedAt(v volumes.Volume) string {
+	if v.Phase == string(storage.Archived) {
+		return "archived"
+	}
+	return orDash(strings.Join(v.Mounts, ", "))
 }
 
 func orDash(s string) string {

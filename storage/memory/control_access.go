@@ -9,9 +9,10 @@ import (
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// user may use one bucket by any of its keys.
+// user may use one bucket, or a folder of it, by any of its keys.
 type user struct {
 	bucket storage.BucketName
+	prefix storage.Path
 	// secrets by access key.
 	secrets map[string]string
 }
@@ -19,16 +20,19 @@ type user struct {
 var _ storage.Access = (*Store)(nil)
 
 // Grant implements storage.Access.
-func (s *Store) Grant(ctx context.Context, name string, b storage.BucketName) (storage.Keys, error) {
+func (s *Store) Grant(ctx context.Context, name string, b storage.BucketName, prefix storage.Path) (storage.Keys, error) {
 	if err := ctx.Err(); err != nil {
 		return storage.Keys{}, err
 	}
 	if name == "" {
 		return storage.Keys{}, storage.Errorf(storage.Invalid, "user name is empty")
 	}
+	if err := prefix.CheckFolder(); err != nil {
+		return storage.Keys{}, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.control.users[name] = &user{bucket: b, secrets: map[string]string{}}
+	s.control.users[name] = &user{bucket: b, prefix: prefix, secrets: map[string]string{}}
 	return s.control.newKeys(name), nil
 }
 
@@ -43,12 +47,18 @@ func (s *Store) Revoke(ctx context.Context, name string) error {
 	return nil
 }
 
-// Allowed reports whether the keys may read and write the bucket now.
+// Allowed reports whether the keys may read and write the whole bucket now.
 func (s *Store) Allowed(k storage.Keys, b storage.BucketName) bool {
+	return s.AllowedIn(k, b, "")
+}
+
+// AllowedIn reports whether the keys may read and write in a folder of the
+// bucket now.
+func (s *Store) AllowedIn(k storage.Keys, b storage.BucketName, folder storage.Path) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, u := s.control.owner(k)
-	return u != nil && u.bucket == b
+	return u != nil && u.bucket == b && folder.Within(u.prefix)
 }
 
 // UserNames lists the users, for tests of what is left behind.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -55,6 +56,25 @@ func (s *Store) BucketEmpty(ctx context.Context, b storage.BucketName) (bool, er
 		return false, storage.Errorf(storage.NotFound, "bucket %s: not found", b)
 	}
 	return len(have.objects) == 0, nil
+}
+
+// FolderEmpty implements storage.Buckets.
+func (s *Store) FolderEmpty(ctx context.Context, b storage.BucketName, folder storage.Path) (bool, error) {
+	if err := ctx.Err(); err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have, ok := s.control.buckets[b]
+	if !ok {
+		return false, storage.Errorf(storage.NotFound, "bucket %s: not found", b)
+	}
+	for key := range have.objects {
+		if strings.HasPrefix(key, string(folder)+"/") || folder == "" {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // DeleteBucket implements storage.Buckets.

@@ -31,7 +31,7 @@ func TestBucketEmpty(t *testing.T) {
 }
 
 // use is what an S3 client could do with keys.
-func (s *Store) use(ctx context.Context, k storage.Keys, act storagetest.Act, b storage.BucketName) (storage.Keys, error) {
+func (s *Store) use(ctx context.Context, k storage.Keys, act storagetest.Act, b storage.BucketName, in storage.Path) (storage.Keys, error) {
 	if err := ctx.Err(); err != nil {
 		return storage.Keys{}, err
 	}
@@ -45,14 +45,14 @@ func (s *Store) use(ctx context.Context, k storage.Keys, act storagetest.Act, b 
 		return s.control.newKeys(name), nil
 	}
 	have, ok := s.control.buckets[b]
-	if u.bucket != b || !act.Allowed() || !ok {
+	if u.bucket != b || !in.Within(u.prefix) || !act.Allowed() || !ok {
 		return storage.Keys{}, storage.Errorf(storage.Denied, "%s on bucket %s: access denied", act, b)
 	}
 	if act == storagetest.Put {
-		have.objects[storagetest.ObjectKey] = struct{}{}
+		have.objects[string(in.Join(storagetest.ObjectKey))] = struct{}{}
 	}
 	if act == storagetest.Delete {
-		delete(have.objects, storagetest.ObjectKey)
+		delete(have.objects, string(in.Join(storagetest.ObjectKey)))
 	}
 	return storage.Keys{}, nil
 }

@@ -74,14 +74,16 @@ func (r *run) spent(now time.Time) bool {
 	return r == nil || r.used >= max(int(r.answer.GetCount()), 1) || now.After(r.until)
 }
 
-// assigner gives out the ids of one bucket. All of a bucket share a run, so a
-// rule in the filer's configuration for a folder within a bucket would not be
-// seen by small chunks; Holdfast makes none.
+// assigner gives out the ids of one volume. All files of it share a run, so a rule
+// in the filer's configuration for a folder within it would not be seen by small
+// chunks; Holdfast makes rules for roots of volumes alone.
 type assigner struct {
 	// ask makes one call.
 	ask func(ctx context.Context, r *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error)
 	// bucket is the collection too.
 	bucket storage.BucketName
+	// root is where the volume lies, and what the filer finds its rules by.
+	root string
 	// turn is held by the one that asks for a new run; others wait for it, or for
 	// their contexts.
 	turn chan struct{}
@@ -93,8 +95,8 @@ type assigner struct {
 	}
 }
 
-func newAssigner(bucket storage.BucketName, ask func(context.Context, *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error)) *assigner {
-	return &assigner{ask: ask, bucket: bucket, turn: make(chan struct{}, 1)}
+func newAssigner(bucket storage.BucketName, root string, ask func(context.Context, *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error)) *assigner {
+	return &assigner{ask: ask, bucket: bucket, root: root, turn: make(chan struct{}, 1)}
 }
 
 // take gives an id for size bytes of the file at near.
@@ -150,7 +152,7 @@ func (a *assigner) assign(ctx context.Context, near storage.Path, count int32, s
 	asked := time.Now()
 	r, err := a.ask(ctx, &filerpb.AssignVolumeRequest{
 		Count: count, Collection: string(a.bucket),
-		Path:             path.Join(bucketsDir, string(a.bucket), string(near)),
+		Path:             path.Join(a.root, string(near)),
 		ExpectedDataSize: uint64(size),
 	})
 	if err != nil {

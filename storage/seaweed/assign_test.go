@@ -42,7 +42,7 @@ func takeOne(t *testing.T, a *assigner, size int) target {
 // TestIDsAreUsedOnce: many writers share few calls and never an id.
 func TestIDsAreUsedOnce(t *testing.T) {
 	c := &counter{}
-	a := newAssigner("b", c.ask)
+	a := newAssigner("b", "/buckets/b", c.ask)
 	const writers, each = 16, 40
 	ids := make([][]storage.ChunkID, writers)
 	var group sync.WaitGroup
@@ -74,7 +74,7 @@ func TestIDsAreUsedOnce(t *testing.T) {
 func TestRun(t *testing.T) {
 	c := &counter{auth: "token"}
 	c.key.Store(0xfe)
-	a := newAssigner("b", c.ask)
+	a := newAssigner("b", "/buckets/b", c.ask)
 	for i, want := range []struct{ id, path string }{
 		{"1,ff0000abcd", "1,ff0000abcd"},
 		{"1,01000000abcd", "1,ff0000abcd_1"},
@@ -95,7 +95,7 @@ func TestRun(t *testing.T) {
 func TestRunEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &counter{}
-		a := newAssigner("b", c.ask)
+		a := newAssigner("b", "/buckets/b", c.ask)
 		step := func(what string, size int, volume string) target {
 			t.Helper()
 			to := takeOne(t, a, size)
@@ -127,7 +127,7 @@ func TestAssignIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := make(chan struct{})
 		c := &counter{}
-		a := newAssigner("b", func(ctx context.Context, r *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error) {
+		a := newAssigner("b", "/buckets/b", func(ctx context.Context, r *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error) {
 			<-slow
 			return c.ask(ctx, r)
 		})

@@ -9,7 +9,7 @@ import (
 	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
 )
 
-// chunks implements storage.Chunks for one bucket. Reading and freeing need no
+// chunks implements storage.Chunks for one bucket, or a folder of one. Reading and freeing need no
 // bucket: they are the client's.
 type chunks struct {
 	*Client
@@ -19,8 +19,8 @@ type chunks struct {
 
 var _ storage.Chunks = (*chunks)(nil)
 
-func (c *Client) chunks(b storage.BucketName) *chunks {
-	return &chunks{c, b, newAssigner(b, func(ctx context.Context, r *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error) {
+func (c *Client) chunks(b storage.BucketName, folder storage.Path) *chunks {
+	return &chunks{c, b, newAssigner(b, rootOf(b, folder), func(ctx context.Context, r *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error) {
 		return c.filer.AssignVolume(ctx, r)
 	})}
 }

@@ -127,14 +127,21 @@ func (c *Client) signatures() []int32 { return []int32{c.signature} }
 // Volume gives the contracts for one bucket. id names the record that holds its
 // capacity. Two volumes of one bucket hear of each other's changes.
 func (c *Client) Volume(b storage.BucketName, id storage.VolumeID) storage.Volume {
+	return c.Folder(b, "", id)
+}
+
+// Folder gives the contracts for a folder of a bucket, as if there were nothing
+// above it.
+func (c *Client) Folder(b storage.BucketName, folder storage.Path, id storage.VolumeID) storage.Volume {
 	own := *c
 	own.signature = newSignature()
 	c = &own
+	root := rootOf(b, folder)
 	return storage.Volume{
-		Files:   &bucket{Client: c, name: b},
-		Orphans: &bucket{Client: c, name: b},
-		Chunks:  c.chunks(b),
-		Watcher: &watcher{Client: c, bucket: b},
+		Files:   &bucket{Client: c, root: root, id: id},
+		Orphans: &bucket{Client: c, root: root, id: id},
+		Chunks:  c.chunks(b, folder),
+		Watcher: &watcher{Client: c, root: root},
 		Meter:   &meter{Client: c, bucket: b, id: id},
 	}
 }

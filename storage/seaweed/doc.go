@@ -8,7 +8,7 @@
 // Never: S3 (that is s3client), the local disk, the kernel.
 //
 // Flow: Open gives a Client for the whole cluster. Client.Volume gives the
-// contracts for one bucket. The client is also the keeper of the volumes'
+// contracts for one bucket, Client.Folder for a folder of one. The client is also the keeper of the volumes'
 // records, which are entries in the filer.
 //
 // Locks: locations.mu, servers.mu and pool.mu, held over no call and never

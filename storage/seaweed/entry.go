@@ -33,6 +33,8 @@ const (
 	// s3ETag in Extended is what the gateway answers before it looks at MD5 and
 	// chunks.
 	s3ETag = "Seaweed-X-Amz-ETag"
+	// s3Versioning on a bucket says whether it keeps old versions.
+	s3Versioning = "Seaweed-X-Amz-Versioning"
 	// s3AllowEmpty on a bucket keeps the filer from deleting empty folders.
 	s3AllowEmpty = "Seaweed-X-Amz-Allow-Empty-Folders"
 )

@@ -16,10 +16,16 @@ import (
 // bucketsDir is where the S3 gateway keeps its buckets.
 const bucketsDir = "/buckets"
 
-// bucket implements storage.Files.
+// rootOf is where the root of a volume lies on the filer.
+func rootOf(b storage.BucketName, folder storage.Path) string {
+	return path.Join(bucketsDir, string(b), string(folder))
+}
+
+// bucket implements storage.Files, for a bucket or a folder of one.
 type bucket struct {
 	*Client
-	name storage.BucketName
+	root string
+	id   storage.VolumeID
 }
 
 var _ storage.Files = (*bucket)(nil)
@@ -27,10 +33,10 @@ var _ storage.Files = (*bucket)(nil)
 // locate gives the directory and the name of p on the filer.
 func (b *bucket) locate(p storage.Path) (dir, name string) {
 	if p == "" {
-		return bucketsDir, string(b.name)
+		return path.Dir(b.root), path.Base(b.root)
 	}
 	parent, name := p.Split()
-	return path.Join(bucketsDir, string(b.name), string(parent)), name
+	return path.Join(b.root, string(parent)), name
 }
 
 // Lookup implements storage.Files.
@@ -62,7 +68,7 @@ func (c *Client) entry(ctx context.Context, dir, name string) (storage.Entry, er
 
 // List implements storage.Files.
 func (b *bucket) List(ctx context.Context, p storage.Path, after string, limit int) ([]storage.Entry, error) {
-	dir := path.Join(bucketsDir, string(b.name), string(p))
+	dir := path.Join(b.root, string(p))
 	entries, err := b.list(ctx, dir, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list %q: %w", p, err)

@@ -9,8 +9,10 @@ import (
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// orphansDir holds the files without a name: a folder for each bucket, in it one
-// for each holder, in it the entries themselves. So whatever looks for chunks
+// orphansDir holds the files without a name: a folder for each volume, in it one
+// for each holder, in it the entries themselves. For each volume and not for each
+// bucket: who looks for holders that have died knows the leases of one volume, and
+// would take the holders of another for dead. So whatever looks for chunks
 // that nobody uses finds that these are used. It lies outside of the bucket,
 // since nobody is to see them.
 const orphansDir = "/etc/holdfast/orphans"
@@ -23,7 +25,7 @@ var _ storage.Orphans = (*bucket)(nil)
 
 // orphanPlace is where an orphan lies on the filer.
 func (b *bucket) orphanPlace(o storage.Orphan) (dir, name string) {
-	return path.Join(orphansDir, string(b.name), o.Holder), strconv.FormatUint(o.ID, 10)
+	return path.Join(orphansDir, string(b.id), o.Holder), strconv.FormatUint(o.ID, 10)
 }
 
 // FreeOrphan implements storage.Orphans.
@@ -38,7 +40,7 @@ func (b *bucket) FreeOrphan(ctx context.Context, o storage.Orphan) error {
 // Orphans implements storage.Orphans.
 func (b *bucket) Orphans(ctx context.Context, holder string) ([]storage.Orphan, error) {
 	var found []storage.Orphan
-	err := b.each(ctx, path.Join(orphansDir, string(b.name), holder), func(name string) {
+	err := b.each(ctx, path.Join(orphansDir, string(b.id), holder), func(name string) {
 		if id, err := strconv.ParseUint(name, 10, 64); err == nil {
 			found = append(found, storage.Orphan{Holder: holder, ID: id})
 		}
@@ -52,7 +54,7 @@ func (b *bucket) Orphans(ctx context.Context, holder string) ([]storage.Orphan, 
 // Holders implements storage.Orphans.
 func (b *bucket) Holders(ctx context.Context) ([]string, error) {
 	var found []string
-	err := b.each(ctx, path.Join(orphansDir, string(b.name)), func(name string) { found = append(found, name) })
+	err := b.each(ctx, path.Join(orphansDir, string(b.id)), func(name string) { found = append(found, name) })
 	if err != nil {
 		return nil, fmt.Errorf("list the holders of orphans: %w", err)
 	}

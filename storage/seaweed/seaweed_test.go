@@ -63,7 +63,7 @@ func newBucket(t *testing.T) (storage.BucketName, *s3client.Client) {
 		t.Fatal(err)
 	}
 	c := open(t)
-	if err := c.Prepare(t.Context(), name); err != nil {
+	if err := c.Prepare(t.Context(), name, ""); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.CreateRecord(t.Context(), storage.Record{ID: storage.VolumeID(name), Bucket: name, Capacity: 1 << 30, Access: storage.Shared, Phase: storage.Ready}); err != nil {
@@ -97,7 +97,7 @@ func TestPrepareKeepsWhatIsThere(t *testing.T) {
 	if _, err := v.Files.Update(t.Context(), "", root); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Prepare(t.Context(), name); err != nil {
+	if err := c.Prepare(t.Context(), name, ""); err != nil {
 		t.Fatal(err)
 	}
 	if root, err = v.Files.Lookup(t.Context(), ""); err != nil || root.Mode.Perm() != 0o700 {

@@ -76,7 +76,7 @@ func TestSwapCutShort(t *testing.T) {
 			"/buckets/b/from": file("from", 7, "1,01000000aa"),
 			"/buckets/b/to":   linked,
 		}}
-		b := &bucket{Client: &Client{filer: d, timeout: 5 * time.Second}, name: "b"}
+		b := &bucket{Client: &Client{filer: d, timeout: 5 * time.Second}, root: "/buckets/b"}
 		source, err := b.Lookup(t.Context(), "from")
 		if err != nil {
 			t.Fatal(err)

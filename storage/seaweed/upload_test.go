@@ -44,7 +44,7 @@ func fakeVolume(t *testing.T, answer func(n int, p put, w http.ResponseWriter)) 
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	ids := &counter{}
-	a := newAssigner("b", func(ctx context.Context, r *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error) {
+	a := newAssigner("b", "/buckets/b", func(ctx context.Context, r *filerpb.AssignVolumeRequest) (*filerpb.AssignVolumeResponse, error) {
 		given, err := ids.ask(ctx, r)
 		given.Location.Url = strings.TrimPrefix(s.URL, "http://")
 		return given, err

@@ -16,7 +16,7 @@ import (
 // watcher implements storage.Watcher by the filer's stream of changes.
 type watcher struct {
 	*Client
-	bucket storage.BucketName
+	root string
 }
 
 var _ storage.Watcher = (*watcher)(nil)
@@ -50,9 +50,9 @@ func (w *watcher) Watch(ctx context.Context, ready func(), each func(storage.Eve
 		} else {
 			err = classify(ctx, err)
 		}
-		return fmt.Errorf("watch bucket %s: %w", w.bucket, err)
+		return fmt.Errorf("watch %s: %w", w.root, err)
 	}
-	root := path.Join(bucketsDir, string(w.bucket))
+	root := w.root
 	stream, err := w.filer.SubscribeMetadata(bounded, &filerpb.SubscribeMetadataRequest{
 		ClientName: "holdfast", ClientId: rand.Int32(), ClientEpoch: 1, //nolint:gosec // an id, not a secret
 		PathPrefix: root + "/", SinceNs: time.Now().Add(-lookback).UnixNano(),
@@ -103,7 +103,7 @@ func (w *watcher) tell(root string, r *filerpb.SubscribeMetadataResponse, each f
 	}
 }
 
-// place is nil for what lies outside the bucket.
+// place is nil for what lies outside the volume.
 func place(root, dir string, e *filerpb.Entry) *storage.Place {
 	p, ok := strings.CutPrefix(path.Join(dir, e.GetName()), root+"/")
 	if !ok {

@@ -43,7 +43,7 @@ func (s *fakeStream) Recv() (*filerpb.SubscribeMetadataResponse, error) {
 func TestSilentStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		filer := &fakeFiler{answers: make(chan *filerpb.SubscribeMetadataResponse)}
-		w := &watcher{Client: &Client{filer: filer}, bucket: "b"}
+		w := &watcher{Client: &Client{filer: filer}, root: "/buckets/b"}
 		done := make(chan error, 1)
 		var ready, told int
 		go func() {
@@ -79,7 +79,7 @@ func TestSilentStream(t *testing.T) {
 // stream too, and the caller's own end is told as such.
 func TestNeverHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &watcher{Client: &Client{filer: &fakeFiler{}}, bucket: "b"}
+		w := &watcher{Client: &Client{filer: &fakeFiler{}}, root: "/buckets/b"}
 		if err := w.Watch(t.Context(), func() { t.Error("ready") }, nil); !errors.Is(err, errSilent) {
 			t.Errorf("got %v", err)
 		}

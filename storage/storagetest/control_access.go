@@ -39,15 +39,19 @@ const ObjectKey = "object"
 // Allowed reports whether a tenant may do that to its own bucket.
 func (a Act) Allowed() bool { return a == Put || a == Get || a == List || a == Delete }
 
-// Use tries an act on a bucket. Empty keys stand for an anonymous caller. Only
+// Use tries an act on a bucket, in a folder of it: the object lies there, and
+// that is what is listed; "" is the whole bucket. Empty keys stand for an anonymous caller. Only
 // MakeKey returns keys.
-type Use func(ctx context.Context, k storage.Keys, act Act, b storage.BucketName) (storage.Keys, error)
+type Use func(ctx context.Context, k storage.Keys, act Act, b storage.BucketName, in storage.Path) (storage.Keys, error)
 
 // Access is the suite of storage.Access.
 func Access(t *testing.T, access storage.Access, buckets storage.Buckets, use Use) {
 	s := accessSuite{access, buckets, use}
 	t.Run("OwnBucket", s.ownBucket)
 	t.Run("OtherBucket", s.otherBucket)
+	t.Run("OwnFolder", s.ownFolder)
+	t.Run("OtherFolder", s.otherFolder)
+	t.Run("BadFolder", s.badFolder)
 	t.Run("Anonymous", s.anonymous)
 	t.Run("GrantAgainReplacesKeys", s.grantAgain)
 	t.Run("GrantMovesToAnotherBucket", s.grantMoves)
@@ -87,6 +91,57 @@ func (s accessSuite) otherBucket(t *testing.T) {
 	s.try(t, other, Get, b)
 }
 
+// ownFolder: the folder and what is below it, and neither its neighbours, one
+// whose name begins the same among them, nor the bucket as a whole.
+func (s accessSuite) ownFolder(t *testing.T) {
+	b := makeBucket(t, s.buckets)
+	all := s.grant(t, userOf(b)+"-all", b)
+	for _, in := range []storage.Path{"", "a", "a/bc", "z"} {
+		s.tryIn(t, all, Put, b, in)
+	}
+	for in, want := range map[storage.Path]bool{"": false, "a": false, "a/bc": false, "a/b": true, "a/bcd": true} {
+		empty, err := s.buckets.FolderEmpty(t.Context(), b, in)
+		if err != nil || empty != want {
+			t.Errorf("folder %q empty = %v, %v", in, empty, err)
+		}
+	}
+	k := s.grantIn(t, userOf(b), b, "a/b")
+	for _, act := range tenantActs {
+		s.tryIn(t, k, act, b, "a/b")
+		s.tryIn(t, k, act, b, "a/b/below")
+	}
+	for _, in := range []storage.Path{"", "a", "a/bc", "z"} {
+		for _, act := range tenantActs {
+			s.refusedIn(t, k, act, b, in)
+		}
+		s.tryIn(t, all, Get, b, in)
+	}
+	for _, act := range ownerActs {
+		s.refused(t, k, act, b)
+	}
+}
+
+// otherFolder: two folders of one bucket are two tenants.
+func (s accessSuite) otherFolder(t *testing.T) {
+	b := makeBucket(t, s.buckets)
+	first, second := s.grantIn(t, userOf(b), b, "first"), s.grantIn(t, userOf(b)+"-2", b, "second")
+	s.tryIn(t, second, Put, b, "second")
+	for _, act := range tenantActs {
+		s.refusedIn(t, first, act, b, "second")
+	}
+	s.tryIn(t, second, Get, b, "second")
+}
+
+// badFolder: what a policy would read as a pattern, and what is no path.
+func (s accessSuite) badFolder(t *testing.T) {
+	b := makeBucket(t, s.buckets)
+	for _, in := range []storage.Path{"a*", "a?", "${aws:username}", "/a", "a/", "a//b", "../a", "a/./b"} {
+		if _, err := s.access.Grant(t.Context(), userOf(b), b, in); !storage.Is(err, storage.Invalid) {
+			t.Errorf("grant in folder %q = %v, want Invalid", in, err)
+		}
+	}
+}
+
 func (s accessSuite) anonymous(t *testing.T) {
 	b := makeBucket(t, s.buckets)
 	s.try(t, s.grant(t, userOf(b), b), Put, b)
@@ -98,7 +153,7 @@ func (s accessSuite) anonymous(t *testing.T) {
 func (s accessSuite) grantAgain(t *testing.T) {
 	b := makeBucket(t, s.buckets)
 	old := s.grant(t, userOf(b), b)
-	own, err := s.use(t.Context(), old, MakeKey, b)
+	own, err := s.use(t.Context(), old, MakeKey, b, "")
 	must(t, "make key", err)
 	k := s.grant(t, userOf(b), b)
 	if k.Access == old.Access {
@@ -122,7 +177,7 @@ func (s accessSuite) revoke(t *testing.T) {
 	k := s.grant(t, userOf(b), b)
 	keys := []storage.Keys{k}
 	for range 2 {
-		own, err := s.use(t.Context(), k, MakeKey, b)
+		own, err := s.use(t.Context(), k, MakeKey, b, "")
 		must(t, "make key", err)
 		s.try(t, own, Put, b)
 		keys = append(keys, own)
@@ -146,7 +201,7 @@ func (s accessSuite) contextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	b := Unique("suite")
-	_, err := s.access.Grant(ctx, userOf(b), b)
+	_, err := s.access.Grant(ctx, userOf(b), b, "")
 	wantContext(t, "grant", err)
 	_, err = s.access.AddKeys(ctx, userOf(b))
 	wantContext(t, "add keys", err)
@@ -158,7 +213,12 @@ func (s accessSuite) contextEnds(t *testing.T) {
 
 func (s accessSuite) grant(t *testing.T, user string, b storage.BucketName) storage.Keys {
 	t.Helper()
-	k, err := s.access.Grant(t.Context(), user, b)
+	return s.grantIn(t, user, b, "")
+}
+
+func (s accessSuite) grantIn(t *testing.T, user string, b storage.BucketName, prefix storage.Path) storage.Keys {
+	t.Helper()
+	k, err := s.access.Grant(t.Context(), user, b, prefix)
 	must(t, "grant", err)
 	t.Cleanup(func() {
 		if err := s.access.Revoke(context.WithoutCancel(t.Context()), user); err != nil {
@@ -177,15 +237,25 @@ func (s accessSuite) mayUse(t *testing.T, k storage.Keys, b storage.BucketName) 
 
 func (s accessSuite) try(t *testing.T, k storage.Keys, act Act, b storage.BucketName) {
 	t.Helper()
-	if _, err := s.use(t.Context(), k, act, b); err != nil {
-		t.Errorf("%s on %s with %v: %v", act, b, k, err)
+	s.tryIn(t, k, act, b, "")
+}
+
+func (s accessSuite) tryIn(t *testing.T, k storage.Keys, act Act, b storage.BucketName, in storage.Path) {
+	t.Helper()
+	if _, err := s.use(t.Context(), k, act, b, in); err != nil {
+		t.Errorf("%s on %s/%s with %v: %v", act, b, in, k, err)
 	}
 }
 
 func (s accessSuite) refused(t *testing.T, k storage.Keys, act Act, b storage.BucketName) {
 	t.Helper()
-	_, err := s.use(t.Context(), k, act, b)
-	wantKind(t, string(act)+" on "+string(b)+" with "+k.String(), err, storage.Denied)
+	s.refusedIn(t, k, act, b, "")
+}
+
+func (s accessSuite) refusedIn(t *testing.T, k storage.Keys, act Act, b storage.BucketName, in storage.Path) {
+	t.Helper()
+	_, err := s.use(t.Context(), k, act, b, in)
+	wantKind(t, string(act)+" on "+string(b)+"/"+string(in)+" with "+k.String(), err, storage.Denied)
 }
 
 func userOf(b storage.BucketName) string { return "holdfast-" + string(b) }

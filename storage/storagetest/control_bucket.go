@@ -22,6 +22,7 @@ func Buckets(t *testing.T, buckets storage.Buckets) {
 	t.Run("InvalidName", func(t *testing.T) { bucketInvalidName(t, buckets) })
 	t.Run("DeleteMissingIsFine", func(t *testing.T) { bucketDeleteMissing(t, buckets) })
 	t.Run("EmptyOfMissingIsNotFound", func(t *testing.T) { bucketEmptyMissing(t, buckets) })
+	t.Run("FolderOfMissingIsNotFound", func(t *testing.T) { bucketFolderMissing(t, buckets) })
 	t.Run("MadeAgainAtOnce", func(t *testing.T) { bucketMadeAgain(t, buckets) })
 	t.Run("ContextEnds", func(t *testing.T) { bucketContext(t, buckets) })
 }
@@ -55,6 +56,17 @@ func bucketInvalidName(t *testing.T, buckets storage.Buckets) {
 func bucketDeleteMissing(t *testing.T, buckets storage.Buckets) {
 	b := Unique("suite")
 	must(t, "delete of a missing one", buckets.DeleteBucket(t.Context(), b))
+}
+
+func bucketFolderMissing(t *testing.T, buckets storage.Buckets) {
+	_, err := buckets.FolderEmpty(t.Context(), Unique("suite"), "a/b")
+	wantKind(t, "folder of a missing bucket", err, storage.NotFound)
+	b := makeBucket(t, buckets)
+	empty, err := buckets.FolderEmpty(t.Context(), b, "a/b")
+	must(t, "missing folder", err)
+	if !empty {
+		t.Errorf("a missing folder of %s is not empty", b)
+	}
 }
 
 func bucketEmptyMissing(t *testing.T, buckets storage.Buckets) {

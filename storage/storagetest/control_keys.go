@@ -14,7 +14,7 @@ func (s accessSuite) addAndEnd(t *testing.T) {
 	first := s.grant(t, userOf(b), b)
 	second, err := s.access.AddKeys(t.Context(), userOf(b))
 	must(t, "add keys", err)
-	own, err := s.use(t.Context(), second, MakeKey, b)
+	own, err := s.use(t.Context(), second, MakeKey, b, "")
 	must(t, "make key", err)
 	for _, k := range []storage.Keys{first, second, own} {
 		s.mayUse(t, k, b)

@@ -19,11 +19,15 @@ import (
 
 // Volume is what is known of one.
 type Volume struct {
-	Name   string             `json:"name"`
-	ID     string             `json:"id"`
-	Bucket string             `json:"bucket"`
-	Size   int64              `json:"size"`
-	Access storage.AccessMode `json:"access"`
+	Name   string `json:"name"`
+	ID     string `json:"id"`
+	Bucket string `json:"bucket"`
+	// Prefix is the folder of the bucket that is the volume; all of it when empty.
+	Prefix string `json:"prefix,omitempty"`
+	// OnDelete is what a deletion does: delete, retain or archive.
+	OnDelete storage.OnDelete   `json:"on_delete"`
+	Size     int64              `json:"size"`
+	Access   storage.AccessMode `json:"access"`
 	// Phase is ready, or says that a creation or a deletion is to be finished by
 	// repeating it.
 	Phase string `json:"phase"`
@@ -40,6 +44,9 @@ const (
 	contextAccess = "access"
 	contextPhase  = "phase" // not there when ready
 	contextLeases = "leases"
+	// These two are not there where they are the usual.
+	contextPrefix   = "prefix"
+	contextOnDelete = "onDelete"
 )
 
 func fromCSI(v *csi.Volume) Volume {
@@ -48,15 +55,21 @@ func fromCSI(v *csi.Volume) Volume {
 	if phase == "" {
 		phase = string(storage.Ready)
 	}
+	onDelete := storage.OnDelete(vc[contextOnDelete])
+	if onDelete == "" {
+		onDelete = storage.DeleteData
+	}
 	return Volume{
-		Phase:   phase,
-		Name:    vc[contextName],
-		ID:      v.GetVolumeId(),
-		Bucket:  vc[contextBucket],
-		Size:    v.GetCapacityBytes(),
-		Access:  storage.AccessMode(vc[contextAccess]),
-		Mounts:  []string{},
-		context: vc,
+		Phase:    phase,
+		Prefix:   vc[contextPrefix],
+		OnDelete: onDelete,
+		Name:     vc[contextName],
+		ID:       v.GetVolumeId(),
+		Bucket:   vc[contextBucket],
+		Size:     v.GetCapacityBytes(),
+		Access:   storage.AccessMode(vc[contextAccess]),
+		Mounts:   []string{},
+		context:  vc,
 	}
 }
 
@@ -211,7 +224,7 @@ func (c *Client) Expand(ctx context.Context, v Volume, size int64) (int64, error
 	return resp.GetCapacityBytes(), nil
 }
 
-// Delete removes a volume with all its data.
+// Delete removes a volume, and its data as its OnDelete says.
 func (c *Client) Delete(ctx context.Context, v Volume) error {
 	if len(v.Mounts) > 0 {
 		return fmt.Errorf("volume %q is in use: it is mounted at %s; unmount it first", v.Name, strings.Join(v.Mounts, ", "))

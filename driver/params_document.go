@@ -1,0 +1,108 @@
+package driver
+
+import (
+	"fmt"
+	"strings"
+)
+
+// ParametersDocument is PARAMETERS.md: what a StorageClass may say. A test holds
+// the file to it; make generate writes it anew.
+func ParametersDocument() string {
+	var b strings.Builder
+	b.WriteString(`<!-- Made from the table in driver/params.go by make generate. -->
+
+# Parameters of a volume
+
+They stand in a StorageClass, or behind ` + "`--param`" + ` of ` + "`holdfast volume create`" + `. An unknown parameter is refused. Two spellings of one parameter with different values are refused. A volume keeps its parameters for life: the same name with other parameters is refused.
+
+| parameter | also spelled | allowed | without it |
+|---|---|---|---|
+`)
+	for _, p := range parameters {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", p.name, quoted(spellings(p)), p.values, p.usual)
+	}
+	for _, p := range parameters {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n", p.name, p.text)
+	}
+	b.WriteString(`
+## Which buckets and folders a volume may have
+
+1. Without ` + "`bucketName`" + ` a volume makes a bucket of its own.
+2. A name with ` + "`${…}`" + ` is filled in from the claim. It never takes what is there already: the bucket has to be new; with ` + "`prefix`" + ` the folder has to be empty and no other volume's. Claims can choose their names, so a template could lead to somebody else's data.
+3. A name without ` + "`${…}`" + ` was chosen by whoever wrote the StorageClass. It may name a bucket that exists, or a folder with content, if ` + "`onDelete`" + ` is ` + "`retain`" + ` or ` + "`archive`" + `. Several volumes may share it.
+4. A bucket that belongs to a volume (it was made for it) is never given to another one.
+5. An adopted bucket, or one with folders of volumes, is never deleted. In its root entry Holdfast notes that empty folders are to be kept, and if the whole bucket is a volume, an owner and the mode 0777.
+6. A bucket that keeps old versions cannot be mounted, and is refused.
+
+The templates need external-provisioner with ` + "`--extra-create-metadata`" + `.
+
+## Parameters of other drivers
+
+` + "`path`" + ` (` + seaweedfsCSI + `): /buckets/NAME or /buckets/NAME/FOLDER, the same as ` + "`bucketName`" + ` and ` + "`prefix`" + `. The following have no effect. A value that asks for what is so anyway is accepted, others are refused with the reason.
+
+| parameter | of | accepted | why |
+|---|---|---|---|
+`)
+	for _, f := range foreign {
+		accepted := f.accepted
+		if accepted == "" {
+			accepted = "-"
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", quoted(f.names), f.of, accepted, f.reason)
+	}
+	return b.String()
+}
+
+// ParameterNames are the names in the table.
+func ParameterNames() []string {
+	var names []string
+	for _, p := range parameters {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// ParametersHelp is the same for a terminal, in short.
+func ParametersHelp() string {
+	var b strings.Builder
+	for _, p := range parameters {
+		fmt.Fprintf(&b, "%s: %s\n", p.name, p.values)
+		if names := spellings(p); len(names) > 0 {
+			fmt.Fprintf(&b, "    also spelled %s\n", strings.Join(names, ", "))
+		}
+		fmt.Fprintf(&b, "    without it: %s\n", p.usual)
+		for _, line := range wrap(p.text, 74) {
+			fmt.Fprintf(&b, "    %s\n", line)
+		}
+	}
+	return b.String()
+}
+
+func spellings(p parameter) []string {
+	if p.name == "bucketName" {
+		return append([]string{pathName}, p.aliases...)
+	}
+	return p.aliases
+}
+
+func quoted(names []string) string {
+	if len(names) == 0 {
+		return "-"
+	}
+	return "`" + strings.Join(names, "`, `") + "`"
+}
+
+func wrap(text string, width int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && len(line)+1+len(word) > width {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
+}
