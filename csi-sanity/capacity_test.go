@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const mebibyte = 1 << 20
@@ -102,6 +104,11 @@ func TestVolumeFull(t *testing.T) {
 		}
 	}
 
+	// A mapping that finds no room is told by msync.
+	if err := mapPage(filepath.Join(dir, "mapped")); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("a page of a mapping in a full volume: %v", err)
+	}
+
 	// S3 takes room, too.
 	if err := a.file.Truncate(10 * mebibyte); err != nil {
 		t.Fatal(err)
@@ -172,4 +179,23 @@ func TestVolumeFull(t *testing.T) {
 	if b.at != 0 {
 		t.Errorf("%d bytes fit into a full volume", b.at)
 	}
+}
+
+// mapPage makes a file of a MiB without bytes, and writes a page by a mapping.
+func mapPage(path string) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // what it says, msync has said
+	if err := f.Truncate(mebibyte); err != nil {
+		return fmt.Errorf("truncate: %w", err)
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, mebibyte, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("mmap: %w", err)
+	}
+	defer func() { _ = unix.Munmap(b) }()
+	b[mebibyte/2] = 1
+	return unix.Msync(b, unix.MS_SYNC)
 }
