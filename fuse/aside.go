@@ -27,7 +27,10 @@ type leftover struct {
 	// Written are the ranges that were written, [from, to); the rest of the file
 	// was the content that somebody removed or replaced, and is zeros here.
 	Written [][2]int64 `json:"written"`
-	Reason  string     `json:"reason"`
+	// Unread are those that could not be read, and are zeros here. What is there of
+	// them is in the file whose name ends in ".unread".
+	Unread [][2]int64 `json:"unread,omitempty"`
+	Reason string     `json:"reason"`
 }
 
 // aside moves what a node has written out of the way and forgets it. When that
@@ -46,7 +49,7 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 	s := n.mu.stage
 	var written []span
 	if s != nil {
-		written = s.written()
+		written = s.parts()
 		left.Size = n.sizeLocked()
 	}
 	n.mu.RUnlock()
@@ -55,15 +58,15 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 		n.discard(ctx, fs)
 		return nil
 	}
-	for _, d := range written {
-		left.Written = append(left.Written, [2]int64{d.from, d.to})
-	}
 	place := filepath.Join(fs.opts.Dir, leftoversDir, fmt.Sprintf("%s-%d", left.Time.UTC().Format("20060102T150405.000000000"), n.id))
 	if err := fs.keepAside(ctx, n, left, written, place); err != nil {
 		return fmt.Errorf("keep what was written to %q aside: %w", left.Path, err)
 	}
-	fs.log.Error("what was written cannot be committed: somebody else removed or replaced the file; it is kept on this node",
-		"op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
+	message := "what was written cannot be committed: somebody else removed or replaced the file; it is kept on this node"
+	if n.unreadable() {
+		message = "what was written cannot be committed: a part of it cannot be read; the rest is kept on this node"
+	}
+	fs.log.Error(message, "op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
 	n.discard(ctx, fs)
 	return nil
 }
@@ -87,17 +90,26 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 		}
 	}()
 	buf := make([]byte, min(left.Size, 1<<20))
+	var kept, unread []span
 	for _, d := range written {
 		for at := d.from; at < d.to; at += int64(len(buf)) {
 			b := buf[:min(int64(len(buf)), d.to-at)]
-			if _, err := fs.visible(ctx, n, span{at, at + int64(len(b))}, b); err != nil {
+			part := span{at, at + int64(len(b))}
+			_, err := fs.visible(ctx, n, part, b)
+			if storage.Is(err, storage.Corrupt) || storage.Is(err, storage.Stale) { // nor will it ever be
+				unread = addSpan(unread, part)
+				continue
+			}
+			if err != nil {
 				return err
 			}
+			kept = addSpan(kept, part)
 			if _, err := f.WriteAt(b, at); err != nil {
 				return localError(err)
 			}
 		}
 	}
+	left.Written, left.Unread = pairs(kept), pairs(unread)
 	if err := f.Truncate(left.Size); err != nil {
 		return localError(err)
 	}
@@ -108,7 +120,23 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 	if err := os.WriteFile(place+".json", append(data, '\n'), 0o600); err != nil {
 		return localError(err)
 	}
-	return f.Sync()
+	if err := f.Sync(); err != nil {
+		return localError(err)
+	}
+	if !n.unreadable() {
+		return nil
+	}
+	if err := os.Rename(fs.stagePath(n.id), place+".unread"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return localError(err)
+	}
+	return nil
+}
+
+func pairs(spans []span) (all [][2]int64) {
+	for _, d := range spans {
+		all = append(all, [2]int64{d.from, d.to})
+	}
+	return all
 }
 
 // hasLeftovers reports whether something is kept aside.

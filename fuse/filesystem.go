@@ -161,7 +161,7 @@ func (fs *FS) Close(ctx context.Context) error {
 	failed := fs.settled(ctx)
 	for _, n := range fs.table.all() {
 		err := fs.commit(ctx, n)
-		if err != nil && !storage.Is(err, storage.Stale) {
+		if err != nil && !n.hopeless(err) {
 			failed = errors.Join(failed, fmt.Errorf("node %d: %w", n.id, err))
 			continue
 		}

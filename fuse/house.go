@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"slices"
 	"time"
-
-	"github.com/holdfast-csi/holdfast/storage"
 )
 
 // This file looks after what no request does: content that waits for its commit
@@ -70,7 +68,7 @@ func (fs *FS) sweep(ctx context.Context) bool {
 		}
 		if n.dirty() {
 			err := fs.commit(ctx, n)
-			if storage.Is(err, storage.Stale) {
+			if n.hopeless(err) {
 				if err := fs.aside(ctx, n, err); err != nil {
 					fs.log.Warn("what cannot be committed waits to be kept aside", "op", "recover", "node", n.id, "err", err)
 				}
@@ -164,7 +162,7 @@ func (fs *FS) liveStage(n *node, put func(record) error) error {
 		if err := put(record{kind: recStage, id: n.id, a: uint64(s.base), b: uint64(s.size), data: data}); err != nil {
 			return err
 		}
-		if s.file != nil {
+		if s.file != nil || s.lost != nil {
 			if err := put(record{kind: recSpill, id: n.id}); err != nil {
 				return err
 			}
@@ -207,7 +205,7 @@ func (fs *FS) liveStage(n *node, put func(record) error) error {
 func liveSpans(id uint64, s *stage, spans []span, put func(record) error) error {
 	for _, d := range spans {
 		r := record{kind: recSpan, id: id, a: uint64(d.from), b: uint64(d.to - d.from)}
-		if s.file == nil {
+		if s.file == nil && s.lost == nil {
 			r = record{kind: recWrite, id: id, a: uint64(d.from), data: s.memory[d.from:d.to]}
 		}
 		if err := put(r); err != nil {

@@ -163,7 +163,7 @@ func (n *node) discard(ctx context.Context, fs *FS) {
 	if s == nil {
 		return
 	}
-	s.close(fs, told)
+	s.close(fs, n.id, told)
 	if len(sent) == 0 { // else somebody may show them
 		fs.freeChunks(ctx, n, append(ids(s.laid), s.spare...))
 	}

@@ -113,7 +113,7 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 			told = fs.memo.note(record{kind: recLanded, id: n.id, a: number}) || told
 		}
 		if done != nil { // under the lock: the next stage has a file of the same name
-			done.close(fs, told)
+			done.close(fs, n.id, told)
 		}
 	case final:
 		for _, x := range n.mu.sent {

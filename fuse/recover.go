@@ -227,32 +227,14 @@ func (r *replayed) forget(id uint64, s *stage) {
 	delete(r.spilled, id)
 }
 
-// missing deals with a stage whose file is gone. It goes after its commit, and
-// the record of that could not be written when the disk was full: there is
-// nothing to bring. It reports false for a stage that was never sent.
-func (r *replayed) missing(id uint64) bool {
-	n := r.node(id)
-	if len(n.mu.sent) == 0 {
-		return false
-	}
-	n.mu.stage, n.mu.pending, n.mu.sent = nil, patch{}, nil
-	delete(r.spilled, id)
-	return true
-}
-
 // finish opens the stages' files, removes those that are committed, and settles
 // what the kernel knows.
 func (r *replayed) finish() error {
 	fs, t := r.fs, r.fs.table
 	for id := range r.spilled {
-		f, err := os.OpenFile(fs.stagePath(id), os.O_RDWR, 0o600)
-		if errors.Is(err, os.ErrNotExist) && r.missing(id) {
-			continue
+		if err := r.reopen(id); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("content that waits for its commit: %w", err)
-		}
-		r.node(id).mu.stage.file = f
 	}
 	files, err := os.ReadDir(fs.opts.Dir)
 	if err != nil {
@@ -265,7 +247,7 @@ func (r *replayed) finish() error {
 			continue
 		}
 		if err := os.Remove(filepath.Join(fs.opts.Dir, f.Name())); err != nil {
-			return err
+			fs.log.Warn("a committed stage stays on the disk", "op", "recover", "path", f.Name(), "err", err)
 		}
 	}
 	t.root.links.lookups = 1

@@ -48,6 +48,8 @@ type stage struct {
 	// memory holds the bytes until file does.
 	memory []byte
 	file   *os.File
+	// lost says why the file cannot be read (unread.go); file is nil then.
+	lost error
 
 	// head is where the last write ended; flights are uploads beside the writer
 	// (ahead.go), and failed is when the last one did.
@@ -180,6 +182,9 @@ func localError(err error) error {
 
 // read fills b, which lies within a dirty range.
 func (s *stage) read(b []byte, off int64) error {
+	if s.lost != nil {
+		return s.lost
+	}
 	if s.file == nil {
 		copy(b, s.memory[off:])
 		return nil
@@ -214,6 +219,15 @@ func (s *stage) written() []span {
 	return all
 }
 
+// parts are the same, what lies in the store apart from what is here.
+func (s *stage) parts() []span {
+	all := slices.Clone(s.written())
+	for _, d := range s.dirty {
+		all = cutSpans(all, d)
+	}
+	return append(all, s.dirty...)
+}
+
 // lay puts a chunk over what the stage had there.
 func (s *stage) lay(c storage.Chunk) {
 	s.laid = append(s.laid, c)
@@ -228,9 +242,14 @@ func (s *stage) empty() bool {
 
 // close frees the bytes. What they were is committed or given up. When the journal
 // could not be told, the next mounter will look for the file: it is left.
-func (s *stage) close(fs *FS, told bool) {
+func (s *stage) close(fs *FS, id uint64, told bool) {
 	fs.memory.Add(-int64(len(s.memory)))
 	s.memory = nil
+	if s.lost != nil && told {
+		if err := os.Remove(fs.stagePath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			fs.log.Warn("a stage that could not be read stays on the disk", "op", "commit", "path", fs.stagePath(id), "err", err)
+		}
+	}
 	if s.file == nil {
 		return
 	}

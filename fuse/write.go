@@ -102,7 +102,7 @@ func (fs *FS) stageLocked(n *node) (*stage, error) {
 		}
 		n.mu.stage = s
 	}
-	return n.mu.stage, nil
+	return n.mu.stage, n.mu.stage.lost
 }
 
 // settleLocked drops a stage in which nothing stands, as after a first write
