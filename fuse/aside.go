@@ -62,11 +62,13 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 	if err := fs.keepAside(ctx, n, left, written, place); err != nil {
 		return fmt.Errorf("keep what was written to %q aside: %w", left.Path, err)
 	}
-	message := "what was written cannot be committed: somebody else removed or replaced the file; it is kept on this node"
 	if n.unreadable() {
-		message = "what was written cannot be committed: a part of it cannot be read; the rest is kept on this node"
+		fs.log.Error("what was written cannot be committed: a part of it cannot be read; the rest is kept on this node",
+			"op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
+	} else {
+		fs.log.Error("what was written cannot be committed: somebody else removed or replaced the file; it is kept on this node",
+			"op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
 	}
-	fs.log.Error(message, "op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
 	n.discard(ctx, fs)
 	return nil
 }

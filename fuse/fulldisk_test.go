@@ -30,13 +30,18 @@ type sickLog struct {
 	// refused are the errors of the methods; nil is health.
 	refused map[string]error
 	asked   []string
+	// kind of record that is refused too, with ENOSPC.
+	kind recordKind
 }
 
 // try is one call of a method.
-func (l *sickLog) try(method string, do func() error) error {
+func (l *sickLog) try(method string, kind recordKind, do func() error) error {
 	l.mu.Lock()
 	l.asked = append(l.asked, method)
 	err := l.refused[method]
+	if kind != 0 && l.kind == kind {
+		err = storage.Errorf(storage.Full, "journal: %w", syscall.ENOSPC)
+	}
 	l.mu.Unlock()
 	if err != nil {
 		return err
@@ -54,20 +59,27 @@ func (l *sickLog) fail(err error, methods ...string) {
 	}
 }
 
+// failKind makes records of one kind fail, and nothing else.
+func (l *sickLog) failKind(kind recordKind) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.refused, l.kind = nil, kind
+}
+
 func (l *sickLog) Append(b []byte) error {
-	return l.try("append", func() error { return l.recordLog.Append(b) })
+	return l.try("append", recordKind(b[0]), func() error { return l.recordLog.Append(b) })
 }
 
 func (l *sickLog) AppendHalf(b []byte) error {
-	return l.try("half", func() error { return l.recordLog.AppendHalf(b) })
+	return l.try("half", recordKind(b[0]), func() error { return l.recordLog.AppendHalf(b) })
 }
 
 func (l *sickLog) AppendReserved(b []byte) error {
-	return l.try("reserved", func() error { return l.recordLog.AppendReserved(b) })
+	return l.try("reserved", recordKind(b[0]), func() error { return l.recordLog.AppendReserved(b) })
 }
 
 func (l *sickLog) Compact(live func(func([]byte) error) error) error {
-	return l.try("compact", func() error { return l.recordLog.Compact(live) })
+	return l.try("compact", 0, func() error { return l.recordLog.Compact(live) })
 }
 
 // beginSick is begin on a disk that can fail.

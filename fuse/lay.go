@@ -103,6 +103,9 @@ func (fs *FS) layDirty(ctx context.Context, near storage.Path, n *node, s *stage
 		}
 		group.Go(func() error {
 			c, _, err := fs.store(ctx, near, n, p)
+			if err == nil { // at once, so that no death leaves it behind unknown
+				fs.memo.note(laidRecord(n.id, c))
+			}
 			made[i] = c
 			return err
 		})
@@ -114,7 +117,6 @@ func (fs *FS) layDirty(ctx context.Context, near storage.Path, n *node, s *stage
 		if c.ID == "" {
 			continue
 		}
-		fs.memo.note(laidRecord(n.id, c))
 		s.lay(c)
 	}
 	return err

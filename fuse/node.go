@@ -164,7 +164,7 @@ func (n *node) discard(ctx context.Context, fs *FS) {
 		return
 	}
 	s.close(fs, n.id, told)
-	if len(sent) == 0 { // else somebody may show them
+	if len(sent) == 0 && told { // else somebody may show them, or the next mounter read them
 		fs.freeChunks(ctx, n, append(ids(s.laid), s.spare...))
 	}
 }

@@ -107,13 +107,16 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 			return slices.ContainsFunc(e.Chunks, func(c storage.Chunk) bool { return c.ID == id })
 		})
 		n.recountLocked()
+		end := record{kind: recLanded, id: n.id, a: number}
 		if n.mu.stage == nil && n.mu.pending.empty() {
-			told = fs.memo.note(record{kind: recClean, id: n.id}) || told
-		} else {
-			told = fs.memo.note(record{kind: recLanded, id: n.id, a: number}) || told
+			end = record{kind: recClean, id: n.id}
 		}
+		stands := fs.memo.note(end)
 		if done != nil { // under the lock: the next stage has a file of the same name
-			done.close(fs, n.id, told)
+			done.close(fs, n.id, stands || told)
+		}
+		if !stands { // the next mounter may need them to commit the same again
+			unused = nil
 		}
 	case final:
 		for _, x := range n.mu.sent {
@@ -204,7 +207,9 @@ func (r *replayed) applySent(n *node, rec record) error {
 			}
 		}
 		r.fs.writer.last.Store(max(r.fs.writer.last.Load(), rec.a))
-		if n.mu.stage != nil || !n.mu.pending.empty() {
+		if at >= 0 { // told by a compaction before: all that was done since follows once more
+			n.mu.sent[at] = x
+		} else if n.mu.stage != nil || !n.mu.pending.empty() {
 			n.mu.sent = append(n.mu.sent, x)
 		}
 	case recRefused:

@@ -38,7 +38,8 @@ const (
 	recSpan
 	// recCut: the file was truncated to a bytes.
 	recCut
-	// recPatch: data is the patch that goes with the next commit.
+	// recPatch: data is the patch that goes with the next commit; with a set, what is
+	// added to it.
 	recPatch
 	// recClean: nothing of node id waits for a commit.
 	recClean

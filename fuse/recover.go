@@ -201,11 +201,15 @@ func (r *replayed) applyStage(rec record) error {
 		s.truncate(int64(rec.a))
 		n.cutLocked(int64(rec.a))
 	case recPatch:
-		n.mu.pending = patch{}
-		if err := json.Unmarshal(rec.data, &n.mu.pending); err != nil {
+		var change patch
+		if err := json.Unmarshal(rec.data, &change); err != nil {
 			return storage.Errorf(storage.Corrupt, "a patch of attributes: %w", err)
 		}
-		n.changedLocked(n.mu.pending)
+		if rec.a == 0 {
+			n.mu.pending = patch{}
+		}
+		n.mu.pending.add(change)
+		n.changedLocked(change)
 	case recClean:
 		if s != nil {
 			r.forget(n.id, s)
@@ -364,8 +368,13 @@ func (fs *FS) noteKept(n *node) error {
 	if err != nil {
 		return err
 	}
+	was := n.mu.perhaps
 	n.mu.perhaps = &e // a compaction meanwhile notes it again
-	return fs.memo.write(r)
+	if err := fs.memo.write(r); err != nil {
+		n.mu.perhaps = was
+		return err
+	}
+	return nil
 }
 
 // keptRecord holds the entry of a file without a name, less the adapter's own

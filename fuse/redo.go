@@ -94,6 +94,7 @@ func (fs *FS) plan(r *redo) error {
 	r.Unique &^= replayBit
 	err := fs.replan(r)
 	if err != nil {
+		fs.spare(fs.table.get(r.losing()), r.Held)
 		fs.conclude(r, undone)
 	}
 	return err

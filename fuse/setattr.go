@@ -108,16 +108,14 @@ func (fs *FS) truncate(ctx context.Context, n *node, size int64) error {
 func (fs *FS) await(n *node, change patch) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	next := n.mu.pending
-	next.add(change)
-	data, err := json.Marshal(next)
+	data, err := json.Marshal(change)
 	if err != nil {
 		return err
 	}
-	if err := fs.memo.write(record{kind: recPatch, id: n.id, data: data}); err != nil {
+	if err := fs.memo.write(record{kind: recPatch, id: n.id, a: 1, data: data}); err != nil {
 		return err
 	}
-	n.mu.pending = next
+	n.mu.pending.add(change)
 	n.changedLocked(change)
 	return nil
 }
