@@ -43,8 +43,17 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 	inode := newInode()
 	was, replayed := fs.memo.before(in.Unique)
 	if replayed {
-		inode = was.inode
-	} else if err := fs.memo.intend(in.Unique, inode); err != nil {
+		found, err := fs.vol.Files.Lookup(ctx, paths[0])
+		if err == nil && found.Inode == was.inode { // by the mounter before
+			return fs.bindOwn(dir, name, found), gofuse.OK
+		}
+		if err != nil && !storage.Is(err, storage.NotFound) {
+			return nil, fs.status(op, dir, err)
+		}
+	}
+	// Not the number of a creation before: it may have been made, and been moved away
+	// by somebody else.
+	if err := fs.memo.intend(in.Unique, inode); err != nil {
 		return nil, fs.status(op, dir, err)
 	}
 	e := storage.Entry{
@@ -62,7 +71,7 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 	}
 	made, err := fs.vol.Files.Create(ctx, paths[0], e, fs.vouched(dir))
 	if replayed && storage.Is(err, storage.Exists) { // by the mounter before?
-		if found, lookErr := fs.vol.Files.Lookup(ctx, paths[0]); lookErr == nil && found.Inode == inode {
+		if found, lookErr := fs.vol.Files.Lookup(ctx, paths[0]); lookErr == nil && found.Inode == was.inode {
 			made, err = found, nil
 		}
 	}

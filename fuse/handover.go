@@ -2,6 +2,7 @@ package fuse
 
 import (
 	"context"
+	"errors"
 
 	"golang.org/x/sync/errgroup"
 
@@ -49,6 +50,31 @@ func (fs *FS) Sync(ctx context.Context) (left int) {
 		}
 	}
 	return left
+}
+
+// Abandon gives up what Recover has opened, when the session cannot be served after
+// all: everything stays in the journal, for whoever tries again. Not after Start.
+func (fs *FS) Abandon() error {
+	fs.room.close()
+	err := fs.closeStages()
+	if fs.memo.journal != nil {
+		err = errors.Join(err, fs.memo.journal.Close())
+		fs.memo.journal = nil
+	}
+	return err
+}
+
+// closeStages gives the descriptors of all stages back, and leaves their files.
+func (fs *FS) closeStages() (err error) {
+	for _, n := range fs.table.all() {
+		n.mu.Lock()
+		if s := n.mu.stage; s != nil && s.file != nil {
+			err = errors.Join(err, s.file.Close())
+			s.file = nil
+		}
+		n.mu.Unlock()
+	}
+	return err
 }
 
 // Leave ends what works in the background. Everything that the next mounter needs

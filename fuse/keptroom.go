@@ -66,14 +66,19 @@ func (r *room) open(dir string, inherit bool) error {
 	return nil
 }
 
-// remove ends it, with the volume's folder.
-func (r *room) remove(dir string) error {
+// close gives the descriptor back.
+func (r *room) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.mu.kept != nil {
 		_ = r.mu.kept.file.Close() // nothing to lose
 		r.mu.kept = nil
 	}
+}
+
+// remove ends it, with the volume's folder.
+func (r *room) remove(dir string) error {
+	r.close()
 	err := os.Remove(filepath.Join(dir, roomFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -84,6 +84,9 @@ type intent struct {
 	inode uint64
 	// outcome of a change of names, once it is known.
 	outcome outcome
+	// spared is the file that would have lost its last name while it is open, when a
+	// change of names was settled as not made.
+	spared *spared
 	// brief: it waits for no answer of the store, as a count or an append. There may
 	// be any number of those while one of the others waits.
 	brief bool

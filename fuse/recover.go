@@ -38,7 +38,7 @@ func (fs *FS) Recover() error {
 		fs.log.Error("the journal is damaged; what is readable of it is used", "op", "recover", "path", fs.opts.Dir, "err", err)
 	}
 	if err := r.finish(); err != nil {
-		return errors.Join(err, log.Close())
+		return errors.Join(err, fs.closeStages(), log.Close())
 	}
 	if err := fs.room.open(fs.opts.Dir, !fs.opts.Fresh); err != nil {
 		fs.log.Warn("what the volume takes has to be counted before it is known", "op", "recover", "path", fs.opts.Dir, "err", err)
@@ -52,8 +52,7 @@ func (fs *FS) Recover() error {
 		// stands in memory alone until there is room. A new one would mix its requests
 		// with those of the one before.
 		if fs.opts.Fresh {
-			fs.memo.journal = nil
-			return errors.Join(err, log.Close())
+			return errors.Join(err, fs.Abandon())
 		}
 		fs.memo.missed(err)
 	}

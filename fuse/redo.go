@@ -49,6 +49,8 @@ type redo struct {
 	TargetInode uint64 `json:"targetInode,omitempty"`
 	// Held: the file that loses its last name is open, and becomes an orphan.
 	Held bool `json:"held,omitempty"`
+	// spared is set when it was settled as not made.
+	spared *spared
 }
 
 const (
@@ -131,7 +133,7 @@ func (fs *FS) conclude(r *redo, o outcome) {
 	fs.redos.waiting.Store(int32(len(fs.redos.left))) //nolint:gosec // a handful
 	fs.redos.mu.Unlock()
 	if r.Unique != 0 {
-		fs.memo.remember(r.Unique, intent{inode: r.Inode, outcome: o})
+		fs.memo.remember(r.Unique, intent{inode: r.Inode, outcome: o, spared: r.spared})
 	}
 	fs.memo.note(record{kind: recRedone, id: r.ID, unique: r.Unique, a: r.Inode, b: uint64(o)})
 }

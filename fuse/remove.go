@@ -39,11 +39,15 @@ func (fs *FS) remove(ctx context.Context, unique uint64, dir *node, name string,
 	if err := fs.settled(ctx); err != nil {
 		return err
 	}
-	if was, replayed := fs.memo.before(unique); replayed && was.outcome == happened {
+	was, replayed := fs.memo.before(unique)
+	if replayed && was.outcome == happened {
 		return nil
 	}
 	for try := range maxRetries {
-		n, e, err := fs.current(ctx, dir, name, try == 0)
+		n, e, err := fs.current(ctx, dir, name, try == 0 && !replayed)
+		if replayed && (storage.Is(err, storage.NotFound) || err == nil && e.Inode != was.inode) {
+			return fs.late(was)
+		}
 		if err != nil {
 			return err
 		}

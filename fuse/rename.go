@@ -42,11 +42,12 @@ func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string,
 	if err := fs.settled(ctx); err != nil {
 		return err
 	}
-	if was, replayed := fs.memo.before(unique); replayed && was.outcome == happened {
+	was, replayed := fs.memo.before(unique)
+	if replayed && was.outcome == happened {
 		return nil
 	}
 	for try := range maxRetries {
-		trust := try == 0
+		trust := try == 0 && !replayed
 		source, moving, missing := fs.current(ctx, dir, from, trust)
 		if missing != nil && !storage.Is(missing, storage.NotFound) {
 			return missing
@@ -54,6 +55,9 @@ func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string,
 		target, replaced, err := fs.current(ctx, toDir, to, trust)
 		if err != nil && !storage.Is(err, storage.NotFound) {
 			return err
+		}
+		if replayed && (missing != nil || moving.Inode != was.inode) && target != nil && replaced.Inode == was.inode {
+			return fs.late(was)
 		}
 		if missing != nil {
 			return missing

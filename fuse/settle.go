@@ -42,6 +42,7 @@ func (fs *FS) settleRemove(ctx context.Context, r *redo) (outcome, error) {
 	n, dir := fs.table.get(r.Node), fs.table.get(r.Dir)
 	if r.is(e) {
 		fs.spare(n, r.Held)
+		r.sparedAs(r.Node, *e)
 		return undone, nil
 	}
 	if n != nil && dir != nil && fs.table.child(dir, r.Name) == n {
@@ -133,6 +134,9 @@ func (fs *FS) settleRename(ctx context.Context, r *redo) (outcome, error) {
 		}
 	case r.is(from), to != nil && r.TargetInode != 0 && to.Inode == r.TargetInode:
 		fs.spare(fs.table.get(r.Target), r.Held)
+		if to != nil {
+			r.sparedAs(r.Target, *to)
+		}
 		return undone, nil
 	}
 	// It is at its new name, or was there: whoever took it from both has seen it.

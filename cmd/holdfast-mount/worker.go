@@ -42,6 +42,8 @@ type fileSystem interface {
 	gofuse.RawFileSystem
 	session.Interrupter
 	Start(n fuse.Notifier)
+	// Abandon gives it up before Start.
+	Abandon() error
 	Close(ctx context.Context) error
 	// Sync commits what it holds while it serves, and Leave ends it without a Close
 	// for a session that lives on: the process ends.
@@ -187,17 +189,17 @@ func (s *server) Serve(ctx context.Context, g keeper.Grant) (reply []byte, err e
 	log := s.log.With("volume", g.ID)
 	slots, err := s.slots(g)
 	if err != nil {
-		return nil, errors.Join(err, fs.Close(ctx))
+		return nil, errors.Join(err, fs.Abandon())
 	}
 	sess, err := session.New(fs, g.FD, g.Init, session.Options{
 		Log: log, InitReply: g.InitReply, Slots: slots, Name: g.Serial, Resend: g.Resend,
 	})
 	if err != nil {
-		return nil, errors.Join(err, slots.Close(), fs.Close(ctx))
+		return nil, errors.Join(err, slots.Close(), fs.Abandon())
 	}
 	if g.InitReply == nil {
 		if err := sess.Accept(); err != nil {
-			return nil, errors.Join(err, sess.Close(), slots.Close(), fs.Close(ctx))
+			return nil, errors.Join(err, sess.Close(), slots.Close(), fs.Abandon())
 		}
 	}
 	fs.Start(sess.Notifier())

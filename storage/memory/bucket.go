@@ -166,12 +166,9 @@ func (h *Handle) Update(ctx context.Context, p storage.Path, e storage.Entry) (s
 	}
 	h.b.mu.Lock()
 	defer h.b.mu.Unlock()
-	f, err := h.b.getLocked(p)
+	f, err := h.b.sameLocked(p, e)
 	if err != nil {
 		return storage.Entry{}, err
-	}
-	if o, ok := e.Origin.(origin); !ok || o.version != f.version {
-		return storage.Entry{}, storage.Errorf(storage.Changed, "%q: changed meanwhile", p)
 	}
 	h.b.dropLocked(f.entry, e)
 	was := h.b.showLocked(p, f)

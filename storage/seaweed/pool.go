@@ -46,6 +46,7 @@ type pool struct {
 // server is one server's part of the pool. INVARIANT: busy holds a token for
 // each connection that is not in kept.
 type server struct {
+	key  string
 	busy chan struct{}
 	kept []*conn // the one used last is at the end, and is used next
 }
@@ -110,7 +111,7 @@ func (p *pool) server(key string) *server {
 	defer p.mu.Unlock()
 	s := p.mu.servers[key]
 	if s == nil {
-		s = &server{busy: make(chan struct{}, maxBusy)}
+		s = &server{key: key, busy: make(chan struct{}, maxBusy)}
 		p.mu.servers[key] = s
 	}
 	return s
@@ -187,7 +188,7 @@ func (c *conn) keep() {
 	c.since = time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.mu.closed || len(c.server.kept) >= maxKept {
+	if p.mu.closed || len(c.server.kept) >= maxKept || p.mu.servers[c.server.key] != c.server {
 		_ = c.Close()
 		return
 	}
@@ -204,7 +205,7 @@ func (c *conn) discard() {
 }
 
 // sweep closes what was kept for too long. Nothing of an idle client is left,
-// neither a connection nor a timer.
+// neither a connection nor a timer, nor a server that is gone.
 func (p *pool) sweep() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -219,6 +220,9 @@ func (p *pool) sweep() {
 			n++
 		}
 		s.kept = slices.Delete(s.kept, 0, n)
+		if len(s.kept) == 0 && len(s.busy) == 0 { // who waits for it just now goes on, and keeps nothing
+			delete(p.mu.servers, s.key)
+		}
 		rest += len(s.kept)
 	}
 	p.mu.sweep = nil

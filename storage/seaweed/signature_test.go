@@ -15,7 +15,7 @@ var errHeard = errors.New("heard")
 
 // signed notes what its callers sign with.
 type signed struct {
-	filerpb.SeaweedFilerClient
+	clock
 	changes, streams []int32
 }
 

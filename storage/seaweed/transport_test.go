@@ -369,6 +369,40 @@ func TestEarlyRefusal(t *testing.T) {
 	}
 }
 
+// TestServersAreForgotten: a server that nothing was asked of for a while is no longer
+// remembered, and a connection to it that was just being made is not kept behind.
+func TestServersAreForgotten(t *testing.T) {
+	url, _ := scripted(t, func(_ int, c net.Conn, r *bufio.Reader) { echo(c, r) })
+	tr := newTransport(t)
+	if _, _, err := ask(t.Context(), tr, http.MethodGet, url, ""); err != nil {
+		t.Fatal(err)
+	}
+	host := strings.Split(url, "/")[2]
+	p, s := tr.pool, tr.pool.server("http://"+host)
+	p.sweep()
+	if p.server("http://"+host) != s {
+		t.Error("a server is forgotten while a connection to it is kept")
+	}
+	p.mu.Lock()
+	for _, c := range s.kept {
+		c.since = c.since.Add(-keptFor)
+	}
+	p.mu.Unlock()
+	p.sweep()
+	if n := len(p.mu.servers); n != 0 {
+		t.Errorf("%d servers are remembered", n)
+	}
+	s.busy <- struct{}{}
+	c, err := p.connect(t.Context(), s, "http", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.keep()
+	if len(s.kept) != 0 {
+		t.Error("a connection is kept where nobody will close it")
+	}
+}
+
 // TestNothingIsLeft: exchanges that ended well, badly and by cancellation leave
 // no goroutine, and a closed pool no connection.
 func TestNothingIsLeft(t *testing.T) {

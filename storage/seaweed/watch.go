@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"path"
 	"strings"
@@ -21,8 +22,8 @@ type watcher struct {
 
 var _ storage.Watcher = (*watcher)(nil)
 
-// lookback is how far before now a subscription begins, so that nothing is
-// missed when the filer's clock is behind ours. Events seen twice do no harm.
+// lookback is how far before now, by the filer's clock, a subscription begins.
+// Events seen twice do no harm.
 const lookback = 5 * time.Second
 
 // silence breaks a stream. A filer with nothing to tell says so every five
@@ -53,9 +54,13 @@ func (w *watcher) Watch(ctx context.Context, ready func(), each func(storage.Eve
 		return fmt.Errorf("watch %s: %w", w.root, err)
 	}
 	root := w.root
+	now, err := w.filerNow(bounded)
+	if err != nil {
+		return broken(err)
+	}
 	stream, err := w.filer.SubscribeMetadata(bounded, &filerpb.SubscribeMetadataRequest{
 		ClientName: "holdfast", ClientId: rand.Int32(), ClientEpoch: 1, //nolint:gosec // an id, not a secret
-		PathPrefix: root + "/", SinceNs: time.Now().Add(-lookback).UnixNano(),
+		PathPrefix: root + "/", SinceNs: now.Add(-lookback).UnixNano(),
 		Signature: w.signature, ClientSupportsIdleHeartbeat: true,
 	})
 	if err != nil {
@@ -80,6 +85,26 @@ func (w *watcher) Watch(ctx context.Context, ready func(), each func(storage.Eve
 			w.tell(root, more, each)
 		}
 	}
+}
+
+// filerNow is the filer's own time, which it tells with every listing: changes are
+// stamped by it, and one whose clock is behind ours would leave out all that happens
+// until it has come to where a subscription by our clock begins.
+func (w *watcher) filerNow(ctx context.Context) (time.Time, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	list, err := w.filer.ListEntries(ctx, &filerpb.ListEntriesRequest{Directory: bucketsDir, Limit: 1})
+	if err != nil {
+		return time.Time{}, err
+	}
+	r, err := list.Recv()
+	if err != nil && !errors.Is(err, io.EOF) {
+		return time.Time{}, err
+	}
+	if ts := r.GetSnapshotTsNs(); ts != 0 {
+		return time.Unix(0, ts), nil
+	}
+	return time.Now(), nil // a filer that does not tell
 }
 
 func (w *watcher) tell(root string, r *filerpb.SubscribeMetadataResponse, each func(storage.Event)) {

@@ -15,8 +15,28 @@ import (
 
 // fakeFiler subscribes its callers to what the test sends.
 type fakeFiler struct {
-	filerpb.SeaweedFilerClient
+	clock
 	answers chan *filerpb.SubscribeMetadataResponse
+	since   time.Time
+}
+
+// clock tells the time of a filer, which is that much behind.
+type clock struct {
+	filerpb.SeaweedFilerClient
+	behind time.Duration
+}
+
+func (c clock) ListEntries(context.Context, *filerpb.ListEntriesRequest, ...grpc.CallOption) (grpc.ServerStreamingClient[filerpb.ListEntriesResponse], error) {
+	return &fakeList{now: time.Now().Add(-c.behind)}, nil
+}
+
+type fakeList struct {
+	grpc.ClientStream
+	now time.Time
+}
+
+func (l *fakeList) Recv() (*filerpb.ListEntriesResponse, error) {
+	return &filerpb.ListEntriesResponse{SnapshotTsNs: l.now.UnixNano()}, nil
 }
 
 type fakeStream struct {
@@ -25,7 +45,8 @@ type fakeStream struct {
 	answers chan *filerpb.SubscribeMetadataResponse
 }
 
-func (f *fakeFiler) SubscribeMetadata(ctx context.Context, _ *filerpb.SubscribeMetadataRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[filerpb.SubscribeMetadataResponse], error) {
+func (f *fakeFiler) SubscribeMetadata(ctx context.Context, in *filerpb.SubscribeMetadataRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[filerpb.SubscribeMetadataResponse], error) {
+	f.since = time.Unix(0, in.GetSinceNs())
 	return &fakeStream{ctx: ctx, answers: f.answers}, nil
 }
 
@@ -89,6 +110,23 @@ func TestNeverHeard(t *testing.T) {
 			t.Errorf("the caller's deadline: %v", err)
 		}
 	})
+}
+
+// TestWatchGoesByTheFilersClock: a subscription begins a little before now as the filer
+// knows it, however far its clock is from ours: from a time that is yet to come, for
+// the filer, nothing would be told.
+func TestWatchGoesByTheFilersClock(t *testing.T) {
+	for _, behind := range []time.Duration{0, time.Hour, -time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			filer := &fakeFiler{clock: clock{behind: behind}}
+			w := &watcher{Client: &Client{filer: filer}, root: "/buckets/b"}
+			began := time.Now().Add(-behind)
+			_ = w.Watch(t.Context(), func() {}, nil)
+			if got := began.Sub(filer.since); got != lookback {
+				t.Errorf("a filer that is %v behind: from %v before its time, want %v", behind, got, lookback)
+			}
+		})
+	}
 }
 
 // TestJitter: a wait is never longer than asked for, and at least half of it.

@@ -27,6 +27,7 @@ func Volume(t *testing.T, open func(t *testing.T) (a, b storage.Volume)) {
 		{"UpdateAgain", testUpdateAgain},
 		{"Commits", testCommits},
 		{"AsRead", testAsRead},
+		{"Unread", testUnread},
 		{"Rename", testRename},
 		{"RenameRefuses", testRenameRefuses},
 		{"Link", testLink},

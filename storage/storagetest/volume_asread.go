@@ -62,3 +62,20 @@ func testAsRead(t *testing.T, a, b storage.Volume) {
 		}
 	}
 }
+
+// testUnread: what was not read is not changed: there is nothing to hold the change
+// to.
+func testUnread(t *testing.T, a, _ storage.Volume) {
+	made := create(t, a, "f", newFile(0))
+	e := made
+	e.Origin = nil
+	_, err := a.Files.Update(t.Context(), "f", e)
+	wantKind(t, "update", err, storage.Invalid)
+	wantKind(t, "removal", a.Files.Remove(t.Context(), "f", e, nil), storage.Invalid)
+	wantKind(t, "rename", a.Files.Rename(t.Context(), "f", "g", e, nil, nil), storage.Invalid)
+	_, err = a.Files.BeginLink(t.Context(), "f", e, "op")
+	wantKind(t, "link", err, storage.Invalid)
+	if now := lookup(t, a, "f"); now.Inode != made.Inode || len(now.Linking) > 0 {
+		t.Errorf("it was changed: %+v", now)
+	}
+}

@@ -363,6 +363,7 @@ func (x *ListEntriesRequest) GetLimit() uint32 {
 type ListEntriesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Entry         *Entry                 `protobuf:"bytes,1,opt,name=entry,proto3" json:"entry,omitempty"`
+	SnapshotTsNs  int64                  `protobuf:"varint,2,opt,name=snapshot_ts_ns,json=snapshotTsNs,proto3" json:"snapshot_ts_ns,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -402,6 +403,13 @@ func (x *ListEntriesResponse) GetEntry() *Entry {
 		return x.Entry
 	}
 	return nil
+}
+
+func (x *ListEntriesResponse) GetSnapshotTsNs() int64 {
+	if x != nil {
+		return x.SnapshotTsNs
+	}
+	return 0
 }
 
 type Entry struct {
@@ -2431,9 +2439,10 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\x06prefix\x18\x02 \x01(\tR\x06prefix\x12/\n" +
 	"\x14start_from_file_name\x18\x03 \x01(\tR\x11startFromFileName\x120\n" +
 	"\x14inclusive_start_from\x18\x04 \x01(\bR\x12inclusiveStartFrom\x12\x14\n" +
-	"\x05limit\x18\x05 \x01(\rR\x05limit\"<\n" +
+	"\x05limit\x18\x05 \x01(\rR\x05limit\"b\n" +
 	"\x13ListEntriesResponse\x12%\n" +
-	"\x05entry\x18\x01 \x01(\v2\x0f.filer_pb.EntryR\x05entry\"\x85\x03\n" +
+	"\x05entry\x18\x01 \x01(\v2\x0f.filer_pb.EntryR\x05entry\x12$\n" +
+	"\x0esnapshot_ts_ns\x18\x02 \x01(\x03R\fsnapshotTsNs\"\x85\x03\n" +
 	"\x05Entry\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12!\n" +
 	"\fis_directory\x18\x02 \x01(\bR\visDirectory\x12+\n" +
