@@ -36,7 +36,7 @@ func (c *Client) Grant(ctx context.Context, user string, b storage.BucketName, p
 	if err != nil {
 		return storage.Keys{}, err
 	}
-	err = c.do(ctx, "create user", user, func(ctx context.Context) error {
+	err = c.change(ctx, "create user", user, func(ctx context.Context) error {
 		_, err := c.iam.CreateUser(ctx, &iam.CreateUserInput{UserName: aws.String(user)})
 		return err
 	})
@@ -47,7 +47,7 @@ func (c *Client) Grant(ctx context.Context, user string, b storage.BucketName, p
 	if err != nil {
 		return storage.Keys{}, err
 	}
-	err = c.do(ctx, "put policy of user", user, func(ctx context.Context) error {
+	err = c.change(ctx, "put policy of user", user, func(ctx context.Context) error {
 		_, err := c.iam.PutUserPolicy(ctx, &iam.PutUserPolicyInput{
 			UserName: aws.String(user), PolicyName: aws.String(policyName), PolicyDocument: aws.String(doc),
 		})
@@ -86,7 +86,7 @@ func (c *Client) Grant(ctx context.Context, user string, b storage.BucketName, p
 
 func (c *Client) createKey(ctx context.Context, user string) (storage.Keys, error) {
 	var keys storage.Keys
-	err := c.do(ctx, "create access key of user", user, func(ctx context.Context) error {
+	err := c.change(ctx, "create access key of user", user, func(ctx context.Context) error {
 		out, err := c.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: aws.String(user)})
 		if err != nil {
 			return err
@@ -123,7 +123,7 @@ func (c *Client) listKeys(ctx context.Context, user string) ([]string, error) {
 
 func (c *Client) deleteKeys(ctx context.Context, user string, keys []string) error {
 	for _, k := range keys {
-		err := c.do(ctx, "delete access key of user", user, func(ctx context.Context) error {
+		err := c.change(ctx, "delete access key of user", user, func(ctx context.Context) error {
 			_, err := c.iam.DeleteAccessKey(ctx, &iam.DeleteAccessKeyInput{UserName: aws.String(user), AccessKeyId: aws.String(k)})
 			return err
 		})

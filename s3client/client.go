@@ -73,6 +73,9 @@ type Client struct {
 	s3  *s3.Client
 	iam *iam.Client
 
+	// turn is held by who changes users.
+	turn chan struct{}
+
 	// Fixed after New.
 	attempt  time.Duration
 	attempts int
@@ -83,7 +86,7 @@ func New(o Options) (*Client, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{attempt: o.Attempt, attempts: o.Attempts}
+	c := &Client{attempt: o.Attempt, attempts: o.Attempts, turn: make(chan struct{}, 1)}
 	if c.attempt == 0 {
 		c.attempt = defaultAttempt
 	}

@@ -12,6 +12,6 @@
 // storage.Kind in kind.go and nowhere else. The SDK's own retries are off: they
 // would multiply ours and retry what is not Unavailable.
 //
-// Locks: none. A Client has no state of its own and may be used by many
-// goroutines.
+// Locks: a turn for calls that change users (retry.go), held for one attempt. A
+// Client has no other state and may be used by many goroutines.
 package s3client

@@ -43,7 +43,7 @@ func (c *Client) revokeOnce(ctx context.Context, user string) error {
 	if err := c.deletePolicies(ctx, user); err != nil {
 		return err
 	}
-	return c.do(ctx, "delete user", user, func(ctx context.Context) error {
+	return c.change(ctx, "delete user", user, func(ctx context.Context) error {
 		_, err := c.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: aws.String(user)})
 		return err
 	})
@@ -85,7 +85,7 @@ func (c *Client) deletePolicies(ctx context.Context, user string) error {
 		return err
 	}
 	for _, name := range inline {
-		err := c.do(ctx, "delete policy of user", user, func(ctx context.Context) error {
+		err := c.change(ctx, "delete policy of user", user, func(ctx context.Context) error {
 			_, err := c.iam.DeleteUserPolicy(ctx, &iam.DeleteUserPolicyInput{UserName: aws.String(user), PolicyName: aws.String(name)})
 			return err
 		})
@@ -94,7 +94,7 @@ func (c *Client) deletePolicies(ctx context.Context, user string) error {
 		}
 	}
 	for _, arn := range attached {
-		err := c.do(ctx, "detach policy of user", user, func(ctx context.Context) error {
+		err := c.change(ctx, "detach policy of user", user, func(ctx context.Context) error {
 			_, err := c.iam.DetachUserPolicy(ctx, &iam.DetachUserPolicyInput{UserName: aws.String(user), PolicyArn: aws.String(arn)})
 			return err
 		})
