@@ -137,6 +137,14 @@ func TestArchive(t *testing.T) {
 		_, err := c.DeleteVolume(t.Context(), &csi.DeleteVolumeRequest{VolumeId: "photos"})
 		must(t, err)
 	}
+	health := func(want string) {
+		t.Helper()
+		resp, err := c.ControllerGetVolumeHealth(t.Context(), &csi.ControllerGetVolumeHealthRequest{VolumeId: "photos"})
+		must(t, err)
+		if got := said(resp.GetVolumeHealth()); got != want {
+			t.Errorf("health %q, want %q", got, want)
+		}
+	}
 	first := create()
 	must(t, s.PutObject("photos", "a picture"))
 	for range 2 {
@@ -162,7 +170,9 @@ func TestArchive(t *testing.T) {
 		t.Errorf("the data: empty %v, %v", empty, err)
 	}
 	remove()
+	health("")
 	must(t, s.DeleteBucket(t.Context(), "photos"))
+	health("DATA_LOSS BucketGone")
 	remove()
 	checkNothing(t, s)
 }

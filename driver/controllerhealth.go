@@ -33,7 +33,7 @@ func (c *Controller) health(ctx context.Context, r storage.Record) (*csi.VolumeH
 	case storage.Deleting:
 		h.HealthStatuses = []*condition{inaccessible("HalfDeleted", "volume %s is not deleted yet: repeat its deletion", r.ID)}
 		return h, nil
-	case storage.Ready:
+	case storage.Ready, storage.Archived:
 	}
 	there, err := c.buckets.BucketExists(ctx, r.Bucket)
 	if err != nil {
