@@ -78,7 +78,7 @@ chaos: build ## Kill what serves the mounts a thousand times under load (HOLDFAS
 	@deploy/dev/prepare.sh run load
 	HOLDFAST_BIN='$(CURDIR)/bin' HOLDFAST_CHAOS='$(HOLDFAST_CHAOS)' $(GO) test -count=1 -v -timeout 2h -run '^TestKillWorkers$$' ./csi-sanity
 
-# How many volumes; make sanity does it with 40.
+# How many volumes; make sanity does it with 20.
 HOLDFAST_SCALE ?= 1000
 
 .PHONY: scale

@@ -19,7 +19,7 @@ import (
 const (
 	// scaleVariable says how many volumes; make scale sets it.
 	scaleVariable = "HOLDFAST_SCALE"
-	scaleDefault  = 40
+	scaleDefault  = 20
 	// scaleClients ask at the same time, as the sidecars of Kubernetes do.
 	scaleClients = 8
 	// scaleMounted are mounted at a time.
