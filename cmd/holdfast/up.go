@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,6 +43,7 @@ func newUp(a *app) *cobra.Command {
 		Args:    cobra.NoArgs,
 	}
 	portBase := cmd.Flags().Int("port-base", 0, "first of ten ports; S3 is the ninth (default 8325, or the next that are free)")
+	s3TLS := cmd.Flags().Bool("s3-tls", false, "S3 speaks TLS with a certificate of the state's own authority; remembered until --s3-tls=false")
 	foreground := cmd.Flags().Bool("foreground", false, "stay, and stop everything on SIGTERM")
 	out := formatFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -56,6 +58,9 @@ func newUp(a *app) *cobra.Command {
 		defer show.End()
 		o := a.options(dir, show)
 		o.PortBase = *portBase
+		if cmd.Flags().Changed("s3-tls") {
+			o.S3TLS = s3TLS
+		}
 		if *foreground {
 			return a.upForeground(cmd.Context(), o, show)
 		}
@@ -118,6 +123,9 @@ func (a *app) upBackground(ctx context.Context, o stack.Options, show *steps.Sho
 		switch status.Phase {
 		case stack.Ready:
 			show.Say("Holdfast runs already with state %s", o.Dir)
+			if o.S3TLS != nil && *o.S3TLS != strings.HasPrefix(status.Endpoints.S3, "https:") {
+				return fmt.Errorf("--s3-tls=%v: S3 runs already the other way; run holdfast down first", *o.S3TLS)
+			}
 			ends, err := pki.Ends(o.Dir.PKI())
 			return errors.Join(err, ended(status, ends))
 		case stack.Starting:

@@ -39,6 +39,8 @@ type bucketCredentials struct {
 	Prefix string `json:"prefix,omitempty"`
 	Access string `json:"access_key_id"`
 	Secret string `json:"secret_access_key"`
+	// CA is the file with the authority of an https endpoint.
+	CA string `json:"ca_bundle,omitempty"`
 }
 
 func newVolumeCredentials(a *app) *cobra.Command {
@@ -109,7 +111,12 @@ func (a *app) readCredentials(ctx context.Context, id storage.VolumeID) (c bucke
 	if prefix != "" {
 		prefix += "/"
 	}
+	ca := ""
+	if strings.HasPrefix(status.Endpoints.S3, "https:") {
+		ca = files.CA
+	}
 	return bucketCredentials{
+		CA:       ca,
 		Endpoint: status.Endpoints.S3, Region: region, Bucket: string(record.Bucket), Prefix: prefix,
 		Access: record.Keys.Access, Secret: record.Keys.Secret,
 	}, nil
@@ -127,9 +134,10 @@ func (c bucketCredentials) env() string {
 		{"AWS_DEFAULT_REGION", c.Region},
 		{"BUCKET", c.Bucket},
 		{"PREFIX", c.Prefix},
+		{"AWS_CA_BUNDLE", c.CA},
 	} {
 		if v[1] == "" {
-			continue // no prefix
+			continue // no prefix, no TLS
 		}
 		fmt.Fprintf(&b, "export %s=%s\n", v[0], shellQuote(v[1]))
 	}

@@ -20,6 +20,8 @@ type Options struct {
 	// PortBase is the first port; 0 takes the remembered one, else the usual one,
 	// else the next that is free.
 	PortBase int
+	// S3TLS has the S3 gateway speak TLS or not; nil takes the remembered choice.
+	S3TLS *bool
 	// Weed names the binary ($HOLDFAST_WEED), Cache where one is kept that was
 	// downloaded.
 	Weed, Cache string

@@ -38,3 +38,13 @@ func (o Options) choosePorts(ctx context.Context) (base int, say string, err err
 	config.PortBase = base
 	return base, say, o.Dir.SaveConfig(config)
 }
+
+// chooseS3TLS decides whether S3 speaks TLS and remembers it.
+func (o Options) chooseS3TLS() (bool, error) {
+	config, err := o.Dir.Config()
+	if err != nil || o.S3TLS == nil || *o.S3TLS == config.S3TLS {
+		return config.S3TLS, err
+	}
+	config.S3TLS = *o.S3TLS
+	return config.S3TLS, o.Dir.SaveConfig(config)
+}

@@ -172,6 +172,10 @@ func (s *supervisor) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s3TLS, err := o.chooseS3TLS()
+	if err != nil {
+		return err
+	}
 	if say != "" {
 		s.warn(say)
 	}
@@ -181,7 +185,7 @@ func (s *supervisor) prepare(ctx context.Context) error {
 	options := cluster.Options{
 		Dir: o.Dir.Cluster(), Weed: s.binaries.weed, IP: IP, PortBase: base, VolumeServers: VolumeServers,
 		AdminKeys: keys, Logger: s.log, Progress: s.step,
-		PKI: o.Dir.PKI(), Clients: o.clients(),
+		PKI: o.Dir.PKI(), Clients: o.clients(), S3TLS: s3TLS,
 	}
 	if os.Getuid() == 0 {
 		options.User = serviceUser(accounts.Services)

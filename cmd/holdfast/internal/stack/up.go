@@ -101,6 +101,9 @@ func background(ctx context.Context, o Options) (process.ID, error) {
 	if o.PortBase != 0 {
 		args = append(args, "--port-base", strconv.Itoa(o.PortBase))
 	}
+	if o.S3TLS != nil {
+		args = append(args, "--s3-tls="+strconv.FormatBool(*o.S3TLS))
+	}
 	out, err := os.Create(o.Dir.Log("supervisor-output"))
 	if err != nil {
 		return process.ID{}, err

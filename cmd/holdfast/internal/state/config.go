@@ -13,6 +13,8 @@ import (
 type Config struct {
 	// PortBase is the first of the ports: see package cluster for the others.
 	PortBase int `json:"port_base"`
+	// S3TLS has the S3 gateway speak TLS.
+	S3TLS bool `json:"s3_tls,omitempty"`
 }
 
 // Config reads config.json; a missing one gives the zero Config.

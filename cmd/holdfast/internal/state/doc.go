@@ -9,7 +9,7 @@
 // Flow: Find gives the Dir, Prepare makes it, Lock says who works with it,
 // Remove takes it away by known names.
 //
-//	config.json   what was chosen once: the port base
+//	config.json   what was chosen once: the port base, whether S3 speaks TLS
 //	admin.json    the administrator's S3 keys (0600)
 //	cluster/      the data of SeaweedFS
 //	pki/          the certificates of the cluster and of those who speak to it
