@@ -54,7 +54,7 @@ func (f *fakeMounter) Mount(_ context.Context, id, target string, readOnly bool,
 		}
 	}
 	f.mu.at[target] = readOnly
-	f.mu.mounts = append(f.mu.mounts, Mounted{ID: id, Target: target, ReadOnly: readOnly, Healthy: true})
+	f.mu.mounts = append(f.mu.mounts, Mounted{ID: id, Target: target, ReadOnly: readOnly, Healthy: true, Group: c.Group})
 	return nil
 }
 

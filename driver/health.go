@@ -108,7 +108,7 @@ func conditions(m *Mounted, h Health) []*condition {
 	var all []*condition
 	switch {
 	case h.Gone:
-		all = append(all, lost("BucketGone", "the bucket of the volume is not there any more"))
+		all = append(all, lost("BucketGone", "the bucket of the volume, or its folder there, is not there any more"))
 	case h.Away != "":
 		all = append(all, inaccessible("ClusterAway", "the cluster is out of reach: %s%s", h.Away, waiting))
 	case h.Took > slowAfter:

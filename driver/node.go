@@ -38,6 +38,8 @@ type Mounted struct {
 	// Binds are the further places of it.
 	Binds    []string
 	ReadOnly bool
+	// Group is who has the volume, by the volume_mount_group of its staging.
+	Group *uint32
 	// Healthy is false while nobody answers its requests. Dead: nobody ever will.
 	Healthy, Dead bool
 }
@@ -57,15 +59,17 @@ type MountConfig struct {
 	Epoch uint64 `json:"epoch,omitempty"`
 	// Objects is how the mount shows what was made over S3.
 	Objects Objects `json:"objects,omitzero"`
+	// Group is who shall have the volume.
+	Group *uint32 `json:"group,omitempty"`
 }
 
 // mountConfig is what the mounter is told of a volume that this node has leased.
-func (n *Node) mountConfig(r *storage.Record, readOnly bool) (MountConfig, error) {
+func (n *Node) mountConfig(r *storage.Record, readOnly bool, group *uint32) (MountConfig, error) {
 	s, err := parseParams(r.Parameters)
 	if err != nil {
 		return MountConfig{}, storage.Errorf(storage.Corrupt, "record of volume %s: %w", r.ID, err)
 	}
-	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects}
+	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects, Group: group}
 	if r.Access == storage.Single {
 		c.Epoch = r.Leases[n.o.NodeID].Epoch
 	}
@@ -174,6 +178,7 @@ func (n *Node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 		csi.NodeServiceCapability_RPC_GET_STORAGE_HEALTH,
 		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csi.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP,
 	} {
 		resp.Capabilities = append(resp.Capabilities, &csi.NodeServiceCapability{
 			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: t}},

@@ -240,6 +240,49 @@ func TestPublishRefuses(t *testing.T) {
 	wantKind(t, "another's mount", b.publish(t, "alien", everyone, false), storage.Exists)
 }
 
+// TestMountGroup: a volume has one group on a node.
+func TestMountGroup(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	of := func(group string) *csi.VolumeCapability {
+		vc := mountCap(everyone)
+		vc.GetMount().VolumeMountGroup = group
+		return vc
+	}
+	stage := func(group string) error {
+		_, err := b.node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: "photos", StagingTargetPath: b.path("staging"), VolumeCapability: of(group)})
+		return err
+	}
+	publish := func(group, at string) error {
+		_, err := b.node.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{
+			VolumeId: "photos", StagingTargetPath: b.path("staging"), TargetPath: b.path(at), VolumeCapability: of(group),
+		})
+		return err
+	}
+	for _, bad := range []string{"staff", "-1", "4294967295", "1.5", " 7"} {
+		wantKind(t, "stage with group "+bad, stage(bad), storage.Invalid)
+	}
+	if b.holder(t) != "" {
+		t.Error("a refused stage took a lease")
+	}
+	must(t, stage("4321"))
+	must(t, stage("4321"))
+	must(t, stage(""))
+	wantKind(t, "stage with another group", stage("1"), storage.Exists)
+	must(t, publish("4321", "one"))
+	must(t, publish("", "two"))
+	wantKind(t, "publish with another group", publish("1", "three"), storage.InUse)
+	wantKind(t, "publish with no group's number", publish("staff", "three"), storage.Invalid)
+	if _, err := os.Lstat(b.path("three")); !os.IsNotExist(err) {
+		t.Errorf("left behind: %v", err)
+	}
+	b.mounter.hurt("photos")
+	must(t, stage(""))
+	if got := b.mounter.mu.configs; len(got) != 2 || !sameGroup(got[0].Group, got[1].Group) || groupName(got[1].Group) != "4321" {
+		t.Errorf("configs = %+v", got)
+	}
+}
+
 func TestPublishReadOnly(t *testing.T) {
 	b := newBench(t)
 	b.create(t, readers)

@@ -30,9 +30,13 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	if err != nil {
 		return nil, err
 	}
+	group, err := groupOf(req.GetVolumeCapability())
+	if err != nil {
+		return nil, err
+	}
 	err = n.pending.do(ctx, id, "NodeStageVolume", func() error {
 		return n.unhurried(ctx, id, func(ctx context.Context) error {
-			return n.stage(ctx, id, req.GetStagingTargetPath(), req.GetVolumeCapability().GetAccessMode().GetMode())
+			return n.stage(ctx, id, req.GetStagingTargetPath(), req.GetVolumeCapability().GetAccessMode().GetMode(), group)
 		})
 	})
 	if err != nil {
@@ -41,7 +45,7 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m mode) error {
+func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m mode, group *uint32) error {
 	r, err := n.records.GetRecord(ctx, id)
 	if err != nil {
 		return err
@@ -66,6 +70,8 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 		return storage.Errorf(storage.InUse, "volume %s is staged at %s already", id, have.Target)
 	case have != nil && have.ReadOnly != ro:
 		return storage.Errorf(storage.Exists, "volume %s is staged at %s with read-only %v, not %v", id, target, have.ReadOnly, ro)
+	case have != nil && group != nil && !sameGroup(group, have.Group):
+		return storage.Errorf(storage.Exists, "volume %s is staged at %s with volume_mount_group %s, not %d", id, target, groupName(have.Group), *group)
 	case have == nil && other != nil:
 		return storage.Errorf(storage.InUse, "volume %s is mounted at %s", other.ID, target)
 	case have == nil:
@@ -79,7 +85,10 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	if have != nil && have.Healthy {
 		return nil
 	}
-	said, err := n.mountConfig(&r, ro)
+	if group == nil && have != nil { // a session that has ended is made anew as it was
+		group = have.Group
+	}
+	said, err := n.mountConfig(&r, ro, group)
 	if err != nil {
 		return err
 	}

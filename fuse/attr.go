@@ -74,10 +74,20 @@ func (fs *FS) dress(e *storage.Entry) {
 	e.Mode = e.Mode.Type() | perm
 }
 
+// dressed is the entry of a node as it is shown: the root belongs to the group that
+// shall have the volume, whatever it is in the store.
+func (fs *FS) dressed(n *node, e storage.Entry) storage.Entry {
+	fs.dress(&e)
+	if fs.opts.Group != nil && n == fs.table.root {
+		e.GID = *fs.opts.Group
+		e.Mode |= iofs.ModeSetgid | 0o070
+	}
+	return e
+}
+
 // attr fills in what stat(2) shows.
 func (fs *FS) attr(n *node, out *gofuse.Attr) {
-	e := n.shown()
-	fs.dress(&e)
+	e := fs.dressed(n, n.shown())
 	*out = gofuse.Attr{
 		Ino: n.id, Size: uint64(e.Size), Blocks: uint64(n.takes()+511) / 512, Mode: kernelMode(e.Mode),
 		Nlink: 1, Owner: gofuse.Owner{Uid: e.UID, Gid: e.GID}, Rdev: e.Rdev, Blksize: blockSize,

@@ -60,7 +60,7 @@ func (fs *FS) makeEntry(op string, in *gofuse.InHeader, name string, mode iofs.F
 		Mode: mode, UID: in.Uid, GID: in.Gid, Inode: inode, Native: true,
 		Mtime: now, Ctime: now, Atime: now, Btime: now,
 	}
-	if up := dir.stored(); up.Native && up.Mode&iofs.ModeSetgid != 0 {
+	if up := fs.dressed(dir, dir.stored()); up.Mode&iofs.ModeSetgid != 0 {
 		e.GID = up.GID
 		if e.IsDir() {
 			e.Mode |= iofs.ModeSetgid

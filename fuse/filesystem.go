@@ -47,6 +47,9 @@ type Options struct {
 	// S3. Modes default to 0644 and 0755.
 	UID, GID          uint32
 	FileMode, DirMode os.FileMode
+	// Group, when set, is who shall have the volume: it takes the place of GID, modes
+	// default to 0664 and 2775, and the root is shown as its own, open to it.
+	Group *uint32
 	// Dir is the volume's folder on the node, for what has to outlive the process:
 	// the journal, and content that waits for its commit. It exists. Empty means
 	// that nothing outlives it (tests).
@@ -109,6 +112,15 @@ var _ gofuse.RawFileSystem = (*FS)(nil)
 
 // New makes a file system over a volume. It does nothing until Recover and Start.
 func New(vol storage.Volume, o Options) *FS {
+	if o.Group != nil {
+		o.GID = *o.Group
+		if o.FileMode == 0 {
+			o.FileMode = 0o664
+		}
+		if o.DirMode == 0 {
+			o.DirMode = os.ModeSetgid | 0o775
+		}
+	}
 	if o.FileMode == 0 {
 		o.FileMode = 0o644
 	}

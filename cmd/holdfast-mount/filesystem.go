@@ -31,6 +31,8 @@ type volumeConfig struct {
 		FileMode *os.FileMode `json:"fileMode"`
 		DirMode  *os.FileMode `json:"dirMode"`
 	} `json:"objects"`
+	// Group is who shall have the volume; it takes the place of Objects.GID.
+	Group *uint32 `json:"group"`
 }
 
 // openFileSystem stacks the coats of one volume: the cluster, the cache, which
@@ -62,6 +64,7 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		GID:      valueOr(c.Objects.GID, o.owner.GID),
 		FileMode: valueOr(c.Objects.FileMode, 0),
 		DirMode:  valueOr(c.Objects.DirMode, 0),
+		Group:    c.Group,
 		Uploads:  uploads,
 		Dir:      dir,
 		Fresh:    g.InitReply == nil,

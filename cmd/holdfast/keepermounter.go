@@ -43,8 +43,15 @@ func (m keeperMounter) Mounts(ctx context.Context) ([]driver.Mounted, error) {
 	}
 	mounts := make([]driver.Mounted, 0, len(sessions))
 	for _, s := range sessions {
+		var config driver.MountConfig // none of a mount that nobody has brought
+		if len(s.Config) > 0 {
+			if err := json.Unmarshal(s.Config, &config); err != nil {
+				return nil, fmt.Errorf("the configuration of session %s: %w", s.ID, err)
+			}
+		}
 		mounts = append(mounts, driver.Mounted{
-			ID: s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead, Dead: s.Dead,
+			Group: config.Group,
+			ID:    s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead, Dead: s.Dead,
 		})
 	}
 	return mounts, nil
