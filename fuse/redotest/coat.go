@@ -110,9 +110,16 @@ func (f files) Lookup(ctx context.Context, p storage.Path) (e storage.Entry, err
 	return e, err
 }
 
-func (f files) List(ctx context.Context, p storage.Path, after string, limit int) (l []storage.Entry, err error) {
-	err = f.c.call(func() error { l, err = f.Files.List(ctx, p, after, limit); return err })
-	return l, err
+// List is not counted: the survey of the volume calls it when it likes, and the
+// changes that are tried do not.
+func (f files) List(ctx context.Context, p storage.Path, after string, limit int) ([]storage.Entry, error) {
+	f.c.mu.Lock()
+	dead := f.c.dead
+	f.c.mu.Unlock()
+	if dead {
+		return nil, errDead
+	}
+	return f.Files.List(ctx, p, after, limit)
 }
 
 func (f files) Create(ctx context.Context, p storage.Path, e storage.Entry, sure bool) (made storage.Entry, err error) {
