@@ -68,7 +68,7 @@ func callGRPC(ctx context.Context, address string, creds credentials.TransportCr
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	err = conn.Invoke(ctx, "/intruder.Door/Open", &emptypb.Empty{}, &emptypb.Empty{})
 	if code := grpcstatus.Code(err); code == codes.Unavailable || code == codes.DeadlineExceeded {
 		return err

@@ -101,8 +101,7 @@ func (c *Cluster) Certify() error {
 
 // fileErrorOf classifies what is an error of the file system, and leaves ours.
 func fileErrorOf(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return fileError(err)
 	}
 	return err

@@ -136,7 +136,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		}
 		return err
 	}
-	c.renewing.Go(func() { c.renew(c.abCtx) }) //nolint:contextcheck // it lives as long as the cluster, not as the start
+	c.renewing.Go(func() { c.renew(c.abCtx) }) // it lives as long as the cluster, not as the start
 	return nil
 }
 
