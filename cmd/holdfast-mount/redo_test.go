@@ -49,7 +49,7 @@ func TestRedoOnSeaweed(t *testing.T) {
 				t.Fatal(err)
 			}
 			id := storage.VolumeID(name)
-			if _, err := ours.CreateRecord(t.Context(), storage.Record{ID: id, Bucket: name, Capacity: 1 << 30}); err != nil {
+			if _, err := ours.CreateRecord(t.Context(), storage.Record{ID: id, Bucket: name, Capacity: 1 << 30, Access: storage.Shared, Phase: storage.Ready}); err != nil {
 				t.Fatal(err)
 			}
 			return ours.Volume(name, id), theirs.Volume(name, id), nil
