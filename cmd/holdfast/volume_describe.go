@@ -35,9 +35,9 @@ func newVolumeDescribe(a *app) *cobra.Command {
 			if d.Used != nil {
 				used = size.Bytes(*d.Used).String()
 			}
-			keys := orDash(tailOf(d.Keys.Access))
+			keys := []string{orDash(tailOf(d.Keys.Access))}
 			for _, k := range d.Keys.Retired {
-				keys += fmt.Sprintf("; old key %s works until %s", tailOf(k.Access), k.Until.Format(time.RFC3339))
+				keys = append(keys, fmt.Sprintf("old key %s works until %s", tailOf(k.Access), k.Until.Format(time.RFC3339)))
 			}
 			w := tabwriter.NewWriter(a.stdout, 0, 8, 2, ' ', 0)
 			for _, row := range [][2]string{
@@ -49,7 +49,7 @@ func newVolumeDescribe(a *app) *cobra.Command {
 				{"Size", fmt.Sprintf("%s (%d bytes)", size.Bytes(d.Size), d.Size)},
 				{"Access", string(d.Access)},
 				{"Phase", d.Phase},
-				{"Keys", keys},
+				{"Keys", strings.Join(keys, "; ")},
 				{"Used", used},
 				{"In use by", orDash(strings.Join(users(d), ", "))},
 				{"Mounted at", orDash(strings.Join(d.Mounts, ", "))},
