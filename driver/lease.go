@@ -15,9 +15,8 @@ import (
 // deleting a volume, and a volume of one node from being staged on another. When
 // another node's lease is over is decided without clocks: storage/lease.go.
 //
-// The mounter renews the lease of a single volume too, and asks the record before
-// it commits when it could not (fuse/fence.go). So a node process that is away
-// stops no application, and a mounter that is away loses no volume.
+// What is not there yet: the mounter does not look at the lease. A node that comes
+// back after another one has taken its volume still commits what it holds.
 
 const (
 	// renewers bounds the renewals under way.

@@ -54,8 +54,8 @@ type MountConfig struct {
 	ReadOnly bool         `json:"readOnly"`
 	// Node is the name by which the record's leases know this one.
 	Node string `json:"node,omitempty"`
-	// Epoch of the lease under which a volume of one node was mounted: nothing is
-	// committed to it under another.
+	// Epoch of the lease under which a volume of one node was mounted. The mounter
+	// does not use it yet.
 	Epoch uint64 `json:"epoch,omitempty"`
 	// Objects is how the mount shows what was made over S3.
 	Objects Objects `json:"objects,omitzero"`

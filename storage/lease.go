@@ -13,8 +13,8 @@ import (
 // whoever waits for the end of a lease looks at the number of its renewals, and
 // takes it for over when that has stood still for the lease's length, and the
 // time that a commit may take, by a clock of its own that nobody sets. The holder
-// counts from before it sent its last renewal. So it has stopped before anybody
-// begins, whatever their clocks say; only that all clocks run at about the same
+// counts from before it sent its last renewal. So the lease of a holder
+// that renews is never taken for over, whatever their clocks say; only that all clocks run at about the same
 // speed is relied on.
 //
 // Time stamps in the lease were the design that lost: they are off by what the
@@ -29,8 +29,8 @@ const (
 	// each third of it outlives that; and Kubernetes gives a node up after minutes
 	// anyway.
 	LeaseFor = 60 * time.Second
-	// LeaseGrace is the time of a commit that was begun at the end of a lease: it is
-	// given up then (fuse/fence.go), and the next owner begins after it.
+	// LeaseGrace is meant for a commit that was begun at the end of a lease: the next
+	// owner begins after it. The mounter does not keep to it yet.
 	LeaseGrace = 10 * time.Second
 	// maxLeaseFor bounds what a record may claim.
 	maxLeaseFor = time.Hour
