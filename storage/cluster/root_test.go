@@ -23,10 +23,12 @@ func TestRootRunsItAsAnother(t *testing.T) {
 	needRoot(t)
 	o := options(t)
 	o.User = nobody
-	// Where nobody can reach both.
+	// Where nobody can reach all three.
 	o.Weed = openCopy(t, o.Weed)
-	if err := os.Chmod(filepath.Dir(o.Dir), 0o711); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{o.Dir, o.PKI} {
+		if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// A life as root leaves files of root's.
 	asRoot := o
