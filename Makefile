@@ -23,7 +23,7 @@ GO_BUILD = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-X main
 # Two test packages at a time: some start a whole cluster, and their deadlines
 # are meant for a machine that is not starved.
 TEST_PACKAGES ?= 2
-TEST_TIMEOUT  ?= 15m
+TEST_TIMEOUT  ?= 30m
 
 # Pinned, and built into bin/tools under a name that holds the version, so a
 # new pin is a new file.
