@@ -116,6 +116,8 @@ func (o NodeOptions) Validate() error {
 		return storage.Errorf(storage.Invalid, "node id %q: 1 to %d bytes are needed", o.NodeID, maxNodeID)
 	case o.MaxVolumes < 0 || o.LeaseFor < 0 || o.LeaseGrace < 0 || o.RenewEvery < 0 || o.StatTimeout < 0:
 		return storage.Errorf(storage.Invalid, "node options must not be negative")
+	case o.LeaseFor > storage.MaxLeaseFor || o.LeaseGrace > storage.MaxLeaseFor:
+		return storage.Errorf(storage.Invalid, "leases of %s and %s: at most %s are possible", o.LeaseFor, o.LeaseGrace, storage.MaxLeaseFor)
 	case o.LeaseFor > 0 && o.RenewEvery >= o.LeaseFor:
 		return storage.Errorf(storage.Invalid, "leases of %s renewed every %s would end", o.LeaseFor, o.RenewEvery)
 	}

@@ -303,7 +303,25 @@ func TestOnePodAtATime(t *testing.T) {
 	must(t, b.stage(t, b.node, "staging", singleWriter))
 	must(t, b.publish(t, "pod", singleWriter, false))
 	must(t, b.publish(t, "pod", singleWriter, false))
-	wantKind(t, "second pod", b.publish(t, "second", singleWriter, false), storage.InUse)
+	err := b.publish(t, "second", singleWriter, false)
+	wantKind(t, "second pod", err, storage.InUse)
+	if err != nil && !strings.Contains(err.Error(), b.path("pod")) {
+		t.Errorf("%v does not name the first target", err)
+	}
+	must(t, b.unpublish(t, "pod"))
+	must(t, b.publish(t, "second", singleWriter, false))
+}
+
+func TestManyPodsOnOneNode(t *testing.T) {
+	b := newBench(t)
+	b.create(t, multiWriter)
+	must(t, b.stage(t, b.node, "staging", multiWriter))
+	must(t, b.publish(t, "pod", multiWriter, false))
+	must(t, b.publish(t, "second", multiWriter, false))
+	must(t, b.publish(t, "reader", multiWriter, true))
+	if _, ro, _ := b.mounter.Mounted(b.path("reader")); !ro {
+		t.Error("a read-only publish is writable")
+	}
 }
 
 func TestFailedBindLeavesNoFolder(t *testing.T) {

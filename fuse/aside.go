@@ -54,7 +54,7 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 	}
 	n.mu.RUnlock()
 	if len(written) == 0 || fs.opts.Dir == "" {
-		fs.log.Error("changes were lost: somebody else removed or replaced the file", "op", "commit", "node", n.id, "path", left.Path, "err", reason)
+		fs.log.Error("changes cannot be committed and are lost", "op", "commit", "node", n.id, "path", left.Path, "err", reason)
 		n.discard(ctx, fs)
 		return nil
 	}
@@ -66,7 +66,7 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 		fs.log.Error("what was written cannot be committed: a part of it cannot be read; the rest is kept on this node",
 			"op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
 	} else {
-		fs.log.Error("what was written cannot be committed: somebody else removed or replaced the file; it is kept on this node",
+		fs.log.Error("what was written cannot be committed; it is kept on this node",
 			"op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
 	}
 	n.discard(ctx, fs)

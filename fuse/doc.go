@@ -11,6 +11,9 @@
 // stream of changes (watch.go) goes the other way and tells the kernel what to
 // forget. What is promised to applications stands in SEMANTICS.md.
 //
+// Who may change a volume of one node is asked before each change: fence.go. What a
+// mount does that has lost it: lost.go.
+//
 // Locks, outermost first: node.turn (held over I/O by design: the changes of one
 // file go to the store one after the other), tree (held over I/O by design: a
 // folder does not move under a call that names something below it; see tree.go),

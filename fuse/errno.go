@@ -59,7 +59,7 @@ func (fs *FS) status(op string, n *node, err error) gofuse.Status {
 		return gofuse.EIO
 	}
 	kind := storage.KindOf(err)
-	if !slices.Contains(quiet, kind) && !errors.Is(err, errVolumeFull) {
+	if !slices.Contains(quiet, kind) && !errors.Is(err, errVolumeFull) && fs.opts.Fence.Lost() == nil { // that was told
 		fs.log.Warn("operation failed", "op", op, "node", n.nodeID(), "kind", kind.String(), "err", err)
 	}
 	return gofuse.Status(errnos[kind])

@@ -59,6 +59,9 @@ type Options struct {
 	// is nil.
 	Node string
 	Live func(ctx context.Context) ([]string, error)
+	// Fence is the lease of a volume of one node, by which the volume's changes are
+	// guarded. Nil when there is none.
+	Fence *Fence
 	// Fresh says that the kernel session is a new one: it knows no names and holds
 	// no handles. What was written and not committed is committed all the same.
 	Fresh bool
@@ -159,6 +162,9 @@ func (fs *FS) Start(n Notifier) {
 	fs.running.Go(func() { fs.keepHouse(ctx) })
 	fs.running.Go(func() { fs.mergeFiles(ctx) })
 	fs.running.Go(func() { fs.countRoom(ctx) })
+	if fs.opts.Fence != nil {
+		fs.running.Go(func() { fs.keepLease(ctx) })
+	}
 }
 
 // Close commits what is still dirty and ends the goroutines. What cannot be
@@ -169,6 +175,22 @@ func (fs *FS) Close(ctx context.Context) error {
 		fs.stop()
 	}
 	fs.running.Wait()
+	if failed := fs.lastCommits(ctx); failed != nil {
+		return failed
+	}
+	if fs.memo.journal == nil {
+		return nil
+	}
+	err := fs.memo.journal.Close()
+	fs.memo.journal = nil
+	return err
+}
+
+// lastCommits brings what is dirty to the store, or keeps it aside.
+func (fs *FS) lastCommits(ctx context.Context) error {
+	if lost := fs.ask(ctx); lost != nil {
+		return fs.abandon(ctx, lost)
+	}
 	fs.sweepMerges(ctx)
 	failed := fs.settled(ctx)
 	for _, n := range fs.table.all() {
@@ -185,10 +207,6 @@ func (fs *FS) Close(ctx context.Context) error {
 		if err != nil {
 			failed = errors.Join(failed, err)
 		}
-	}
-	if failed == nil && fs.memo.journal != nil {
-		failed = fs.memo.journal.Close()
-		fs.memo.journal = nil
 	}
 	return failed
 }
@@ -229,6 +247,9 @@ func (fs *FS) ttl() time.Duration {
 // node finds the node of a request, and learns what the mounter before knew of
 // it.
 func (fs *FS) node(id uint64) (*node, error) {
+	if err := fs.opts.Fence.Lost(); err != nil {
+		return nil, err
+	}
 	n := fs.table.get(id)
 	if n == nil {
 		return nil, storage.Errorf(storage.Stale, "node %d is not known", id)

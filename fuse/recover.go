@@ -47,6 +47,10 @@ func (fs *FS) Recover() error {
 		n.recount()
 	}
 	fs.memo.journal = log
+	if err := fs.foreign(r.epoch); err != nil {
+		fs.memo.journal = nil
+		return errors.Join(err, log.Close())
+	}
 	if err := fs.compact(); err != nil {
 		// A session that goes on must not end for a full disk: what was settled here
 		// stands in memory alone until there is room. A new one would mix its requests
@@ -64,6 +68,9 @@ type replayed struct {
 	fs      *FS
 	kept    map[uint64]storage.Entry
 	spilled map[uint64]bool
+	// epoch of the volume's lease when the journal was written, zero when there was
+	// none.
+	epoch uint64
 }
 
 // node returns the node of a record, made if need be.
@@ -115,7 +122,7 @@ func (r *replayed) apply(rec record) error {
 	case recRewound:
 		r.fs.dirs.forget(rec.id)
 	case recHolder:
-		r.fs.holder = rec.name
+		r.fs.holder, r.epoch = rec.name, rec.a
 	case recRedo:
 		return r.fs.redos.inherit(rec)
 	case recRedone:

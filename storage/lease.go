@@ -32,8 +32,8 @@ const (
 	// LeaseGrace is meant for a commit that was begun at the end of a lease: the next
 	// owner begins after it. The mounter does not keep to it yet.
 	LeaseGrace = 10 * time.Second
-	// maxLeaseFor bounds what a record may claim.
-	maxLeaseFor = time.Hour
+	// MaxLeaseFor bounds what a record may claim.
+	MaxLeaseFor = time.Hour
 )
 
 // Lease is a node's word that it uses a volume.
@@ -56,16 +56,20 @@ type Lease struct {
 
 // check says whether the lease can be one.
 func (l Lease) check() error {
-	if l.For < 0 || l.For > maxLeaseFor || l.Grace < 0 || l.Grace > maxLeaseFor {
-		return Errorf(Corrupt, "lease for %v and %v: 0 to %v are possible", l.For, l.Grace, maxLeaseFor)
+	if l.For < 0 || l.For > MaxLeaseFor || l.Grace < 0 || l.Grace > MaxLeaseFor {
+		return Errorf(Corrupt, "lease for %v and %v: 0 to %v are possible", l.For, l.Grace, MaxLeaseFor)
 	}
 	return nil
 }
 
+// Length is how long the lease lives from its last renewal.
+func (l Lease) Length() time.Duration { return cmp.Or(l.For, LeaseFor) }
+
+// Rest is how long after its end what the holder began before may take.
+func (l Lease) Rest() time.Duration { return cmp.Or(l.Grace, LeaseGrace) }
+
 // over is how long a lease must stand still until others may begin.
-func (l Lease) over() time.Duration {
-	return cmp.Or(l.For, LeaseFor) + cmp.Or(l.Grace, LeaseGrace)
-}
+func (l Lease) over() time.Duration { return l.Length() + l.Rest() }
 
 // Grant gives node a new lease. l has its length, its grace and its path; at is the
 // node's clock. With each new owner a volume of one node enters a new epoch. One
@@ -82,14 +86,17 @@ func (r *Record) Grant(node string, l Lease, at time.Time) {
 }
 
 // Renew renews the lease that node was given under an epoch: Stale when it has
-// it no more.
+// it no more, or the volume is being deleted.
 func (r *Record) Renew(node string, epoch uint64, at time.Time) error {
+	if r.Phase == Deleting {
+		return Errorf(Stale, "volume %s is being deleted", r.ID)
+	}
 	l, ok := r.Leases[node]
 	if !ok || l.Epoch != epoch {
 		return Errorf(Stale, "volume %s: node %s has lost the lease of epoch %d; the volume is at epoch %d now", r.ID, node, epoch, r.Epoch)
 	}
 	l.Renewal++
-	l.Until = at.UTC().Add(cmp.Or(l.For, LeaseFor))
+	l.Until = at.UTC().Add(l.Length())
 	r.setLease(node, l)
 	return nil
 }

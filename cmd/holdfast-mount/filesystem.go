@@ -24,6 +24,7 @@ type volumeConfig struct {
 	Prefix   storage.Path       `json:"prefix"`
 	ReadOnly bool               `json:"readOnly"`
 	Node     string             `json:"node"`
+	Epoch    uint64             `json:"epoch"`
 	// Objects is how the mount shows what was made over S3; nil is our own.
 	Objects struct {
 		UID      *uint32      `json:"uid"`
@@ -50,7 +51,14 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	if err := c.Prefix.CheckFolder(); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
-	vol := cluster.Folder(c.Bucket, c.Prefix, c.Volume)
+	log = log.With("volume", c.Volume)
+	var fence *fuse.Fence
+	guarded := cluster
+	if c.Epoch > 0 {
+		fence = fuse.NewFence(cluster, fuse.FenceOptions{Volume: c.Volume, Node: c.Node, Epoch: c.Epoch, Logger: log})
+		guarded = cluster.Under(fence)
+	}
+	vol := guarded.Folder(c.Bucket, c.Prefix, c.Volume)
 	vol.Chunks = chunks.Chunks(vol.Chunks)
 	dir := filepath.Join(volumesDir, url.PathEscape(g.ID))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -71,7 +79,8 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		Deadline: o.deadline,
 		Node:     c.Node,
 		Live:     leaseholders(cluster, c),
-		Logger:   log.With("volume", c.Volume),
+		Fence:    fence,
+		Logger:   log,
 	})
 	if err := fs.Recover(); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)

@@ -114,7 +114,7 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			}()
 			uploads := fuse.NewUploads(0)
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
-				return o.openFileSystem(cluster, chunks, uploads, volumes, log, g)
+				return o.openFileSystem(cluster, chunks, uploads, volumes, log, g) //nolint:contextcheck // what it takes over is bounded by its own deadline
 			}
 			return work(ctx, log, o.keeper, open)
 		},

@@ -84,6 +84,7 @@ func (a *app) options(dir state.Dir, show *steps.Show) stack.Options {
 		Weed:     os.Getenv(stack.EnvWeed),
 		Cache:    stack.CacheDir(os.Getuid(), os.Getenv),
 		Deadline: os.Getenv(stack.EnvDeadline),
+		Lease:    os.Getenv(stack.EnvLease),
 		NoSlots:  os.Getenv(stack.EnvSlots) == "off",
 		Progress: show.At,
 	}

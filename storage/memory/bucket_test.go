@@ -14,3 +14,10 @@ func TestVolume(t *testing.T) {
 		return bucket.Volume(), bucket.Volume()
 	})
 }
+
+func TestGuarded(t *testing.T) {
+	storagetest.Guarded(t, func(_ *testing.T, g *storagetest.Gate) (a, b storage.Volume) {
+		bucket := memory.NewBucket(1 << 30)
+		return storage.Guarded(bucket.Volume(), g), bucket.Volume()
+	})
+}

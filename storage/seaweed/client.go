@@ -64,6 +64,8 @@ type Client struct {
 	volumes *transport
 	servers *servers
 	log     *slog.Logger
+	// guard is asked before each change; nil allows all.
+	guard storage.Guard
 
 	timeout time.Duration
 	// signature marks our own changes, so that the stream of changes leaves them

@@ -103,7 +103,12 @@ func (c *Client) freeAt(ctx context.Context, at holder, ids []string) error {
 	}
 	var failed error
 	for len(ids) > 0 {
-		r, err := server.BatchDelete(ctx, &volumepb.BatchDeleteRequest{FileIds: ids})
+		bounded, end, err := allowed(ctx, c.guard)
+		if err != nil {
+			return err
+		}
+		r, err := server.BatchDelete(bounded, &volumepb.BatchDeleteRequest{FileIds: ids})
+		end()
 		if err != nil {
 			return classifyFrom(ctx, "volume server", err)
 		}

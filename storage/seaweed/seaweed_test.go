@@ -104,3 +104,10 @@ func TestPrepareKeepsWhatIsThere(t *testing.T) {
 		t.Errorf("root mode %v, %v", root.Mode, err)
 	}
 }
+
+func TestGuarded(t *testing.T) {
+	storagetest.Guarded(t, func(t *testing.T, g *storagetest.Gate) (a, b storage.Volume) {
+		name, _ := newBucket(t)
+		return open(t).Under(g).Volume(name, storage.VolumeID(name)), open(t).Volume(name, storage.VolumeID(name))
+	})
+}

@@ -26,7 +26,12 @@ func (s *chunks) upload(ctx context.Context, to target, data []byte, again bool)
 	if to.fsync {
 		url += "?fsync=true"
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, url, bytes.NewReader(data))
+	bounded, done, err := allowed(ctx, s.guard)
+	if err != nil {
+		return err
+	}
+	defer done()
+	req, err := http.NewRequestWithContext(bounded, http.MethodPut, url, bytes.NewReader(data))
 	if err != nil {
 		return err
 	}

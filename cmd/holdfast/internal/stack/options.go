@@ -28,6 +28,9 @@ type Options struct {
 	// Deadline of a call that waits for the cluster ($HOLDFAST_DEADLINE), empty for
 	// the mounter's own.
 	Deadline string
+	// Lease is how long this node keeps its volumes from others when it falls silent
+	// ($HOLDFAST_LEASE, for tests), empty for the node's own.
+	Lease string
 	// NoSlots has the kernel send again what a dead mounter has left, as the second
 	// line does ($HOLDFAST_KEEPER_SLOTS=off; for tests).
 	NoSlots bool
@@ -61,6 +64,7 @@ const (
 const (
 	EnvDeadline = "HOLDFAST_DEADLINE"
 	EnvSlots    = "HOLDFAST_KEEPER_SLOTS"
+	EnvLease    = "HOLDFAST_LEASE"
 )
 
 // CacheDir is where a downloaded weed is kept. Root's own cache is closed to the

@@ -55,6 +55,9 @@ func services(o Options, program string, c *cluster.Cluster, nodeID string) []su
 		StopGrace: serviceStop,
 		Ready:     answers(o.Dir.NodeSocket()),
 	}
+	if o.Lease != "" {
+		node.Args = append(node.Args, "--lease", o.Lease)
+	}
 	if os.Getuid() == 0 {
 		controller.User = serviceUser(accounts.Services)
 		node.Args = append(node.Args, "--drop-capabilities")
