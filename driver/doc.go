@@ -22,7 +22,8 @@
 //
 // Creation: record (creating) → bucket → record (settled: User is set) →
 // prepare → user and keys → record (ready). Deletion: record (deleting) → user
-// → bucket → record gone, or record (archived); an adopted bucket is not touched. Each step may be repeated, so a repeated call finishes
+// → bucket → record gone, or record (archived); an adopted bucket is not touched.
+// Each step may be repeated, so a repeated call finishes
 // what a crash left. A deletion needs every lease to be over.
 //
 // Keys: record (rotation) → new key → record (the key, the old one retired) → the

@@ -13,10 +13,9 @@ import (
 
 // This file keeps the leases of this node's volumes. A lease keeps others from
 // deleting a volume, and a volume of one node from being staged on another. When
-// another node's lease is over is decided without clocks: storage/lease.go.
-//
-// What is not there yet: the mounter does not look at the lease. A node that comes
-// back after another one has taken its volume still commits what it holds.
+// another node's lease is over is decided without clocks: storage/lease.go. That a
+// node which lost a volume writes to it no more is the mounter's to see to: it renews
+// the same lease, and asks it before each change (fuse/fence.go).
 
 const (
 	// renewers bounds the renewals under way.

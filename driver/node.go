@@ -54,8 +54,8 @@ type MountConfig struct {
 	ReadOnly bool         `json:"readOnly"`
 	// Node is the name by which the record's leases know this one.
 	Node string `json:"node,omitempty"`
-	// Epoch of the lease under which a volume of one node was mounted. The mounter
-	// does not use it yet.
+	// Epoch of the lease under which a volume of one node was mounted: the mounter
+	// changes the volume under it alone.
 	Epoch uint64 `json:"epoch,omitempty"`
 	// Objects is how the mount shows what was made over S3.
 	Objects Objects `json:"objects,omitzero"`
@@ -229,13 +229,13 @@ func (m *Mounted) boundAt(path string) bool {
 	return false
 }
 
-// needPath says whether path can be a place to mount at.
 // maxPath and maxElement are Linux's limits of a path and of a name in it.
 const (
 	maxPath    = 4095
 	maxElement = 255
 )
 
+// needPath says whether path can be a place to mount at.
 func needPath(what, path string) error {
 	if path == "" {
 		return storage.Errorf(storage.Invalid, "the %s is missing", what)

@@ -13,9 +13,9 @@ import (
 // whoever waits for the end of a lease looks at the number of its renewals, and
 // takes it for over when that has stood still for the lease's length, and the
 // time that a commit may take, by a clock of its own that nobody sets. The holder
-// counts from before it sent its last renewal. So the lease of a holder
-// that renews is never taken for over, whatever their clocks say; only that all clocks run at about the same
-// speed is relied on.
+// counts from before it sent its last renewal. So the lease of a holder that renews
+// is never taken for over, whatever their clocks say; only that all clocks run at
+// about the same speed is relied on.
 //
 // Time stamps in the lease were the design that lost: they are off by what the
 // clocks of two nodes differ, and a clock that is set while the node runs makes a
@@ -29,8 +29,8 @@ const (
 	// each third of it outlives that; and Kubernetes gives a node up after minutes
 	// anyway.
 	LeaseFor = 60 * time.Second
-	// LeaseGrace is meant for a commit that was begun at the end of a lease: the next
-	// owner begins after it. The mounter does not keep to it yet.
+	// LeaseGrace is for what was sent at the end of a lease: the mounter gives it up
+	// by then, and the next owner begins after it.
 	LeaseGrace = 10 * time.Second
 	// MaxLeaseFor bounds what a record may claim.
 	MaxLeaseFor = time.Hour

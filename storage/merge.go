@@ -136,9 +136,9 @@ func Crowd(e *Entry, spare int) bool {
 }
 
 // crowded finds the run of a file that is best merged: where the most chunks go
-// for the fewest bytes written again. It looks at the longest runs of at most limit bytes, of a quarter of that,
-// and so on down to least. Short runs of small chunks are the cheap ones; looking
-// at every run would take the square of their number.
+// for the fewest bytes written again. It looks at the longest runs of at most limit
+// bytes, of a quarter of that, and so on down to least. Short runs of small chunks
+// are the cheap ones; looking at every run would take the square of their number.
 func crowded(layout []Extent, limit, least, filled int64) (m Merge, ok bool) {
 	w := window{layout: layout, filled: filled, of: make([]int, len(layout))}
 	number := map[ChunkID]int{}

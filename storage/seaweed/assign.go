@@ -29,7 +29,7 @@ const (
 	// volume read-only, or moved it, or the filer's rules may have changed.
 	runAge = 10 * time.Second
 	// signedAge is the same where an assignment comes with a token, which the
-	// volume servers honour for ten seconds.
+	// volume servers honour for ten seconds, unless they are told otherwise.
 	signedAge = 5 * time.Second
 )
 

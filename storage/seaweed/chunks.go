@@ -9,8 +9,8 @@ import (
 	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
 )
 
-// chunks implements storage.Chunks for one bucket, or a folder of one. Reading and freeing need no
-// bucket: they are the client's.
+// chunks implements storage.Chunks for one bucket, or a folder of one. Reading and
+// freeing need no bucket: they are the client's.
 type chunks struct {
 	*Client
 	bucket storage.BucketName
