@@ -111,19 +111,13 @@ func ownedBy(others []storage.Record, want storage.Record) error {
 // others are the records of other volumes with the same bucket.
 func (c *Controller) others(ctx context.Context, of storage.Record) ([]storage.Record, error) {
 	var found []storage.Record
-	for after := storage.VolumeID(""); ; {
-		page, err := c.records.ListRecords(ctx, after, pageSize)
+	for r, err := range recordsAfter(ctx, c.records, "") {
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range page {
-			if r.Bucket == of.Bucket && r.ID != of.ID {
-				found = append(found, r)
-			}
-			after = r.ID
-		}
-		if len(page) < pageSize {
-			return found, nil
+		if r.Bucket == of.Bucket && r.ID != of.ID {
+			found = append(found, r)
 		}
 	}
+	return found, nil
 }

@@ -154,7 +154,7 @@ func TestArchive(t *testing.T) {
 		if r.Phase != storage.Archived || r.Keys != (storage.Keys{}) || s.Allowed(first.Keys, "photos") {
 			t.Errorf("archived as %+v", r)
 		}
-		wantKind(t, "use", stageable(&r), storage.InUse)
+		wantKind(t, "use", checkReady(&r), storage.InUse)
 	}
 	list, err := c.ListVolumes(t.Context(), &csi.ListVolumesRequest{})
 	must(t, err)

@@ -48,36 +48,27 @@ func (c *Controller) health(ctx context.Context, r storage.Record) (*csi.VolumeH
 // ControllerListVolumeHealth implements csi.ControllerServer: of the volumes with
 // which something is wrong.
 func (c *Controller) ControllerListVolumeHealth(ctx context.Context, req *csi.ControllerListVolumeHealthRequest) (*csi.ControllerListVolumeHealthResponse, error) {
-	limit := int(req.GetMaxEntries())
-	if limit < 0 {
-		return nil, storage.Errorf(storage.Invalid, "max_entries %d must not be negative", limit)
-	}
-	after, err := parseToken(req.GetStartingToken())
+	limit, after, err := paging(req)
 	if err != nil {
 		return nil, err
 	}
 	resp := &csi.ControllerListVolumeHealthResponse{}
-	for {
-		page, err := c.records.ListRecords(ctx, after, pageSize)
+	for r, err := range recordsAfter(ctx, c.records, after) {
 		if err != nil {
 			return nil, err
 		}
-		for _, r := range page {
-			h, err := c.health(ctx, r)
-			if err != nil {
-				return nil, err
-			}
-			if len(h.GetHealthStatuses()) > 0 {
-				if limit > 0 && len(resp.Entries) == limit {
-					resp.NextToken = token(after)
-					return resp, nil
-				}
-				resp.Entries = append(resp.Entries, h)
-			}
-			after = r.ID
+		h, err := c.health(ctx, r)
+		if err != nil {
+			return nil, err
 		}
-		if len(page) < pageSize {
-			return resp, nil
+		if len(h.GetHealthStatuses()) > 0 {
+			if limit > 0 && len(resp.Entries) == limit {
+				resp.NextToken = token(after)
+				return resp, nil
+			}
+			resp.Entries = append(resp.Entries, h)
 		}
+		after = r.ID
 	}
+	return resp, nil
 }

@@ -71,12 +71,12 @@ func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
 
 // unused says which node's lease keeps a volume from being deleted.
 func (c *Controller) unused(r *storage.Record) error {
-	for _, node := range c.seen.Live(r) {
-		left := c.seen.Left(r, node)
-		return storage.Errorf(storage.InUse, "volume %s is in use on node %s; unmount it there first (a node that is gone keeps it until %s at the longest: then try again)",
-			r.ID, node, time.Now().Add(left).UTC().Format(time.RFC3339))
+	live := c.seen.Live(r)
+	if len(live) == 0 {
+		return nil
 	}
-	return nil
+	return storage.Errorf(storage.InUse, "volume %s is in use on node %s; unmount it there first (a node that is gone keeps it until %s at the longest: then try again)",
+		r.ID, live[0], time.Now().Add(c.seen.Left(r, live[0])).UTC().Format(time.RFC3339))
 }
 
 // forgetArchived removes the record of an archived volume whose bucket is gone. As

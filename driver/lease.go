@@ -25,20 +25,6 @@ const (
 	forgetAfter = time.Hour
 )
 
-// stageable says whether a volume may be staged at all.
-func stageable(r *storage.Record) error {
-	switch r.Phase {
-	case storage.Ready:
-		return nil
-	case storage.Deleting:
-		return storage.Errorf(storage.InUse, "volume %s is being deleted", r.ID)
-	case storage.Archived:
-		return storage.Errorf(storage.InUse, "volume %s is archived; create it again with the same name and parameters to use it", r.ID)
-	default:
-		return storage.Errorf(storage.Busy, "volume %s is still being created; try again", r.ID)
-	}
-}
-
 // evict ends the leases that are in the way of this node, or says whose is not
 // over and when it will be.
 func (n *Node) evict(r *storage.Record) error {
@@ -65,7 +51,7 @@ func (n *Node) takeLease(ctx context.Context, id storage.VolumeID, path string, 
 	var before []string
 	r, err := updateRecord(ctx, n.records, id, func(r *storage.Record) error {
 		before = r.Nodes()
-		if err := stageable(r); err != nil {
+		if err := checkReady(r); err != nil {
 			return err
 		}
 		have, ours := r.Leases[n.o.NodeID]

@@ -22,11 +22,7 @@ const (
 // ListVolumes implements csi.ControllerServer. Volumes that are half-made or
 // half-deleted are listed too, or nobody could clean them up.
 func (c *Controller) ListVolumes(ctx context.Context, req *csi.ListVolumesRequest) (*csi.ListVolumesResponse, error) {
-	limit := int(req.GetMaxEntries())
-	if limit < 0 {
-		return nil, storage.Errorf(storage.Invalid, "max_entries %d must not be negative", limit)
-	}
-	after, err := parseToken(req.GetStartingToken())
+	limit, after, err := paging(req)
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +51,21 @@ func (c *Controller) ListVolumes(ctx context.Context, req *csi.ListVolumesReques
 			return resp, nil
 		}
 	}
+}
+
+// pageRequest is a call that lists volumes page by page.
+type pageRequest interface {
+	GetMaxEntries() int32
+	GetStartingToken() string
+}
+
+// paging is how many entries a call wants, 0 for all, and after which volume.
+func paging(req pageRequest) (limit int, after storage.VolumeID, err error) {
+	if limit = int(req.GetMaxEntries()); limit < 0 {
+		return 0, "", storage.Errorf(storage.Invalid, "max_entries %d must not be negative", limit)
+	}
+	after, err = parseToken(req.GetStartingToken())
+	return limit, after, err
 }
 
 func token(after storage.VolumeID) string {

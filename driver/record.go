@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"iter"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -26,5 +27,42 @@ func updateRecord(ctx context.Context, records storage.Records, id storage.Volum
 		if err == nil || !storage.Is(err, storage.Changed) || try >= updateTries {
 			return r, err
 		}
+	}
+}
+
+// recordsAfter are all records with ids greater than after, in ascending order, read
+// page by page. An error is the last that it gives.
+func recordsAfter(ctx context.Context, records storage.Records, after storage.VolumeID) iter.Seq2[storage.Record, error] {
+	return func(yield func(storage.Record, error) bool) {
+		for {
+			page, err := records.ListRecords(ctx, after, pageSize)
+			if err != nil {
+				yield(storage.Record{}, err)
+				return
+			}
+			for _, r := range page {
+				if !yield(r, nil) {
+					return
+				}
+				after = r.ID
+			}
+			if len(page) < pageSize {
+				return
+			}
+		}
+	}
+}
+
+// checkReady says whether a volume may be worked with, or how far its life has come.
+func checkReady(r *storage.Record) error {
+	switch r.Phase {
+	case storage.Ready:
+		return nil
+	case storage.Deleting:
+		return storage.Errorf(storage.InUse, "volume %s is being deleted", r.ID)
+	case storage.Archived:
+		return storage.Errorf(storage.InUse, "volume %s is archived and has no keys; create it again with the same name and parameters to use it", r.ID)
+	default:
+		return storage.Errorf(storage.Busy, "volume %s is still being created; try again", r.ID)
 	}
 }

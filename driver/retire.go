@@ -58,20 +58,14 @@ func (c *Controller) Run(ctx context.Context) error {
 // retireDue ends what is due and returns how long there is nothing to do.
 func (c *Controller) retireDue(ctx context.Context) time.Duration {
 	wait := retireEvery
-	for after := storage.VolumeID(""); ; {
-		page, err := c.records.ListRecords(ctx, after, pageSize)
+	for r, err := range recordsAfter(ctx, c.records, "") {
 		if err != nil {
 			c.notRetired(ctx, "", err)
 			return retireAgain
 		}
-		for _, r := range page {
-			after = r.ID
-			wait = min(wait, c.retireIfDue(ctx, r))
-		}
-		if len(page) < pageSize {
-			return wait
-		}
+		wait = min(wait, c.retireIfDue(ctx, r))
 	}
+	return wait
 }
 
 // retireIfDue returns how long this volume needs nothing.
@@ -157,7 +151,7 @@ func (c *Controller) settleKeys(ctx context.Context, id storage.VolumeID, user s
 		if err != nil {
 			return storage.Record{}, err
 		}
-		if err := rotatable(&r); err != nil {
+		if err := checkReady(&r); err != nil {
 			return storage.Record{}, err
 		}
 		at := now().UTC()

@@ -111,7 +111,7 @@ func (c *Controller) rotate(ctx context.Context, id storage.VolumeID, replace st
 // beginRotation writes into the record that a key is about to be made.
 func (c *Controller) beginRotation(ctx context.Context, id storage.VolumeID, replace string, overlap time.Duration) (storage.Record, error) {
 	return updateRecord(ctx, c.records, id, func(r *storage.Record) error {
-		if err := rotatable(r); err != nil {
+		if err := checkReady(r); err != nil {
 			return err
 		}
 		if replace != "" && replace != r.Keys.Access {
@@ -125,20 +125,6 @@ func (c *Controller) beginRotation(ctx context.Context, id storage.VolumeID, rep
 		r.Rotation = &storage.Rotation{ID: rand.Text(), Begun: at}
 		return nil
 	})
-}
-
-// rotatable says whether the volume's keys may be replaced now.
-func rotatable(r *storage.Record) error {
-	switch r.Phase {
-	case storage.Ready:
-		return nil
-	case storage.Deleting:
-		return storage.Errorf(storage.InUse, "volume %s is being deleted", r.ID)
-	case storage.Archived:
-		return storage.Errorf(storage.InUse, "volume %s is archived: it has no keys; make it again with the same name and parameters to get new ones", r.ID)
-	default:
-		return storage.Errorf(storage.Busy, "volume %s is still being created; try again", r.ID)
-	}
 }
 
 // replaceKeys makes keys the record's own. The older ones end at until, or before.

@@ -50,7 +50,7 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	if err != nil {
 		return err
 	}
-	if err := stageable(&r); err != nil {
+	if err := checkReady(&r); err != nil {
 		return err
 	}
 	if err := n.evict(&r); err != nil { // before a folder is made
