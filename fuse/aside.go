@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -18,6 +19,13 @@ import (
 
 // leftoversDir is where, in the volume's folder.
 const leftoversDir = "leftovers"
+
+// What stands beside a leftover: its description, and the file of a stage of which a
+// part cannot be read.
+const (
+	describedSuffix = ".json"
+	unreadSuffix    = ".unread"
+)
 
 // leftover describes what is kept aside, in a file beside it.
 type leftover struct {
@@ -88,7 +96,7 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 		}
 		if err != nil { // it will be tried again, under another name
 			_ = os.Remove(place)
-			_ = os.Remove(place + ".json")
+			_ = os.Remove(place + describedSuffix)
 		}
 	}()
 	buf := make([]byte, min(left.Size, 1<<20))
@@ -119,7 +127,7 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(place+".json", append(data, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(place+describedSuffix, append(data, '\n'), 0o600); err != nil {
 		return localError(err)
 	}
 	if err := f.Sync(); err != nil {
@@ -128,7 +136,7 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 	if !n.unreadable() {
 		return nil
 	}
-	if err := os.Rename(fs.stagePath(n.id), place+".unread"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Rename(fs.stagePath(n.id), place+unreadSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return localError(err)
 	}
 	return nil
@@ -139,6 +147,20 @@ func pairs(spans []span) (all [][2]int64) {
 		all = append(all, [2]int64{d.from, d.to})
 	}
 	return all
+}
+
+// Leftovers counts the files of which something is kept aside.
+func (fs *FS) Leftovers() (kept int, err error) {
+	entries, err := os.ReadDir(filepath.Join(fs.opts.Dir, leftoversDir))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), describedSuffix) && !strings.HasSuffix(e.Name(), unreadSuffix) {
+			kept++
+		}
+	}
+	return kept, err
 }
 
 // hasLeftovers reports whether something is kept aside.

@@ -140,6 +140,14 @@ func (f *Fence) Lost() error {
 	return f.mu.lost
 }
 
+// epoch of the lease; zero when there is none.
+func (f *Fence) epoch() uint64 {
+	if f == nil {
+		return 0
+	}
+	return f.o.Epoch
+}
+
 // renew renews the lease, or learns that it is lost. Unless always is set it does
 // nothing when somebody else just did.
 func (f *Fence) renew(ctx context.Context, always bool) error {

@@ -88,11 +88,3 @@ func (fs *FS) foreign(epoch uint64) error {
 	defer done()
 	return fs.abandon(ctx, storage.Errorf(storage.Stale, "it was written in epoch %d of the volume, and other nodes have had it since (it is at epoch %d now)", epoch, now))
 }
-
-// epoch of the lease; zero when there is none.
-func (f *Fence) epoch() uint64 {
-	if f == nil {
-		return 0
-	}
-	return f.o.Epoch
-}

@@ -102,6 +102,9 @@ func unreadableStage(t *testing.T, spoil func(string) error, there, fresh bool) 
 		t.Errorf("left: %s", left)
 	}
 	checkUnread(t, filepath.Join(dir, leftoversDir), part, there)
+	if n, err := c.fs.Leftovers(); err != nil || n != 2 {
+		t.Errorf("%d leftovers, %v, want 2", n, err)
+	}
 	used := 0
 	for name := range ids {
 		e, err := bucket.Volume().Files.Lookup(t.Context(), storage.Path(name))

@@ -64,7 +64,7 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
-	h := &health{Watcher: vol.Watcher, files: vol.Files, dir: dir}
+	h := &health{Watcher: vol.Watcher, files: vol.Files}
 	vol.Watcher = h
 	fs := fuse.New(vol, fuse.Options{
 		ReadOnly: c.ReadOnly || g.ReadOnly,
@@ -86,12 +86,6 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
 	return healthy{fs, h}, nil
-}
-
-// healthy is a file system that says how it is.
-type healthy struct {
-	*fuse.FS
-	*health
 }
 
 func valueOr[T any](p *T, other T) T {

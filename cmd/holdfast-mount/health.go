@@ -3,14 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/holdfast-csi/holdfast/fuse"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -23,9 +20,7 @@ const askTimeout = 1500 * time.Millisecond
 // is up: a cluster that is slow to answer while it is up is not away.
 type health struct {
 	storage.Watcher
-	files storage.Files
-	// dir is the volume's folder on the node.
-	dir     string
+	files   storage.Files
 	watched atomic.Bool
 }
 
@@ -52,7 +47,13 @@ type report struct {
 	Leftovers int `json:"leftovers,omitempty"`
 }
 
-func (h *health) report(ctx context.Context) (r report, err error) {
+// healthy is a file system that says how it is.
+type healthy struct {
+	*fuse.FS
+	*health
+}
+
+func (h healthy) report(ctx context.Context) (r report, err error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	begun := time.Now()
@@ -64,23 +65,8 @@ func (h *health) report(ctx context.Context) (r report, err error) {
 	case err != nil && !h.watched.Load():
 		r.Away = err.Error()
 	}
-	r.Leftovers, err = keptAside(h.dir)
+	r.Leftovers, err = h.Leftovers()
 	return r, err
-}
-
-// keptAside counts what is kept aside in a volume's folder. Each has a description
-// beside it.
-func keptAside(dir string) (kept int, err error) {
-	entries, err := os.ReadDir(filepath.Join(dir, "leftovers"))
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") {
-			kept++
-		}
-	}
-	return kept, err
 }
 
 var _ keeper.Reporter = (*server)(nil)
