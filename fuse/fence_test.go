@@ -55,7 +55,7 @@ func (f *fencing) fence(epoch uint64) *Fence {
 func (f *fencing) mount(dir string, epoch uint64, fresh bool) *caller {
 	f.t.Helper()
 	fence := f.fence(epoch)
-	fs := New(storage.Guarded(f.bucket.Volume(), fence), Options{Dir: dir, Node: "a", Fence: fence, Fresh: fresh})
+	fs := New(memory.Guarded(f.bucket.Volume(), fence), Options{Dir: dir, Node: "a", Fence: fence, Fresh: fresh})
 	if err := fs.Recover(); err != nil {
 		f.t.Fatal(err)
 	}

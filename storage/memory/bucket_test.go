@@ -18,6 +18,6 @@ func TestVolume(t *testing.T) {
 func TestGuarded(t *testing.T) {
 	storagetest.Guarded(t, func(_ *testing.T, g *storagetest.Gate) (a, b storage.Volume) {
 		bucket := memory.NewBucket(1 << 30)
-		return storage.Guarded(bucket.Volume(), g), bucket.Volume()
+		return memory.Guarded(bucket.Volume(), g), bucket.Volume()
 	})
 }
