@@ -32,10 +32,7 @@ const (
 
 // weedLeaves are the certificates of weed's own processes, and AdminName's.
 func (o Options) weedLeaves() []pki.Leaf {
-	var weed *pki.Owner
-	if o.User != nil {
-		weed = &pki.Owner{UID: o.User.UID, GID: o.User.GID}
-	}
+	weed := (*pki.Owner)(o.User)
 	addresses := []string{"localhost", o.IP}
 	var leaves []pki.Leaf
 	for _, name := range []string{masterName, volumeRole, filerName, s3Name} {

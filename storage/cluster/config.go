@@ -13,11 +13,10 @@ import (
 
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
+	"github.com/holdfast-csi/holdfast/storage/cluster/wholefile"
 )
 
 const (
-	// tempPrefix marks files being written.
-	tempPrefix = ".new-"
 	// kekBytes is the length of the key that wraps the keys of encrypted objects.
 	kekBytes = 32
 	// adminName is the S3 identity of AdminKeys.
@@ -123,31 +122,6 @@ func (d folder) kek() (string, error) {
 }
 
 // writeFile writes a file whole or not at all, flushed, for user where given.
-func writeFile(path string, content []byte, mode fs.FileMode, user *supervise.User) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix)
-	if err != nil {
-		return fileError(err)
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil && user != nil {
-		err = f.Chown(int(user.UID), int(user.GID))
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return fileError(err)
+func writeFile(path string, content []byte, mode fs.FileMode, user *supervise.User) error {
+	return fileError(wholefile.Write(path, content, mode, (*wholefile.Owner)(user)))
 }

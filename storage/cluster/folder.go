@@ -13,6 +13,7 @@ import (
 
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/cluster/supervise"
+	"github.com/holdfast-csi/holdfast/storage/cluster/wholefile"
 )
 
 // folder is a cluster's folder: what lies where.
@@ -79,7 +80,7 @@ func (d folder) claim(volumeServers int) error {
 		return fileError(err)
 	}
 	for _, e := range entries {
-		if e.Name() != filepath.Base(d.lock()) && e.Name() != "lost+found" && !strings.HasPrefix(e.Name(), tempPrefix) {
+		if e.Name() != filepath.Base(d.lock()) && e.Name() != "lost+found" && !strings.HasPrefix(e.Name(), wholefile.TempPrefix) {
 			return storage.Errorf(storage.Exists, "folder %s holds %s and no VERSION file: it is not a cluster's folder", d, e.Name())
 		}
 	}

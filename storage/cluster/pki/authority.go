@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/cluster/wholefile"
 )
 
 const (
@@ -69,7 +70,7 @@ func Open(dir string, now time.Time) (*Authority, error) {
 	if have, err := os.ReadFile(a.CA()); err == nil && string(have) == string(want) {
 		return a, nil
 	}
-	if err := writeFile(a.CA(), want, 0o644, nil); err != nil {
+	if err := wholefile.Write(a.CA(), want, 0o644, nil); err != nil {
 		return nil, fmt.Errorf("certificate authority: %w", err)
 	}
 	return a, nil
@@ -111,7 +112,7 @@ func (a *Authority) make(now time.Time) error {
 	}
 	b, err := encodePair(pair{cert, key})
 	if err == nil {
-		err = writeFile(a.path(caKeyName), b, 0o600, nil)
+		err = wholefile.Write(a.path(caKeyName), b, 0o600, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("make a certificate authority: %w", err)

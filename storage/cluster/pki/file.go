@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -60,35 +59,4 @@ func makeFolder(dir string) error {
 		return fmt.Errorf("folder of certificates: %w", err)
 	}
 	return nil
-}
-
-// writeFile writes a file whole or not at all, flushed. It is nobody else's from
-// its first byte on.
-func writeFile(path string, content []byte, mode fs.FileMode, owner *Owner) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, err = f.Write(content)
-	if err == nil && owner != nil {
-		err = f.Chown(int(owner.UID), int(owner.GID))
-	}
-	if err == nil {
-		err = f.Chmod(mode)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	return err
 }

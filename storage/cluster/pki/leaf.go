@@ -9,6 +9,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/holdfast-csi/holdfast/storage/cluster/wholefile"
 )
 
 const (
@@ -41,8 +43,8 @@ type Leaf struct {
 	Owner *Owner
 }
 
-// Owner is a user with the group of its files.
-type Owner struct{ UID, GID uint32 }
+// Owner of a holder's file.
+type Owner = wholefile.Owner
 
 // Ensure signs those leaves that are missing, about to end, or not as they shall
 // be. It returns their names.
@@ -98,7 +100,7 @@ func (a *Authority) sign(l Leaf, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(a.Files(l.Name).Cert, b, 0o600, l.Owner)
+	return wholefile.Write(a.Files(l.Name).Cert, b, 0o600, l.Owner)
 }
 
 func (l Leaf) template(now time.Time) *x509.Certificate {
