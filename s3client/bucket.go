@@ -51,11 +51,7 @@ func (c *Client) BucketEmpty(ctx context.Context, b storage.BucketName) (bool, e
 	if err != nil || len(uploads) > 0 {
 		return false, err
 	}
-	// SeaweedFS lists no version for a bucket that is not there.
-	exists, err := c.BucketExists(ctx, b)
-	if err == nil && !exists {
-		err = storage.Errorf(storage.NotFound, "bucket %s: not found", b)
-	}
+	err = c.mustExist(ctx, b)
 	return err == nil, err
 }
 
@@ -83,12 +79,18 @@ func (c *Client) FolderEmpty(ctx context.Context, b storage.BucketName, folder s
 	if err != nil || found > 0 {
 		return false, err
 	}
-	// SeaweedFS lists nothing for a bucket that is not there.
+	err = c.mustExist(ctx, b)
+	return err == nil, err
+}
+
+// mustExist returns NotFound for a bucket that is not there: SeaweedFS lists nothing
+// of one, as of an empty one.
+func (c *Client) mustExist(ctx context.Context, b storage.BucketName) error {
 	exists, err := c.BucketExists(ctx, b)
 	if err == nil && !exists {
 		err = storage.Errorf(storage.NotFound, "bucket %s: not found", b)
 	}
-	return err == nil, err
+	return err
 }
 
 // DeleteBucket implements storage.Buckets. SeaweedFS drops the bucket's

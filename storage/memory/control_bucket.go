@@ -46,16 +46,7 @@ func (s *Store) BucketExists(ctx context.Context, b storage.BucketName) (bool, e
 
 // BucketEmpty implements storage.Buckets.
 func (s *Store) BucketEmpty(ctx context.Context, b storage.BucketName) (bool, error) {
-	if err := ctx.Err(); err != nil {
-		return false, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	have, ok := s.control.buckets[b]
-	if !ok {
-		return false, storage.Errorf(storage.NotFound, "bucket %s: not found", b)
-	}
-	return len(have.objects) == 0, nil
+	return s.FolderEmpty(ctx, b, "")
 }
 
 // FolderEmpty implements storage.Buckets.
