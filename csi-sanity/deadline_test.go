@@ -35,6 +35,13 @@ func (in *installation) freeze(t *testing.T) (thaw func()) {
 	if len(pids) < len(storageProcesses) {
 		t.Fatalf("the cluster has only %d processes", len(pids))
 	}
+	return freeze(t, pids)
+}
+
+// freeze stops processes where they are until the returned func lets them go on,
+// or the test ends.
+func freeze(t *testing.T, pids []int) (thaw func()) {
+	t.Helper()
 	// A program that is started closes its copies of our files, and each close of a
 	// file that was written waits as long as any other call. So it is done without,
 	// where that is allowed.

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -185,26 +184,7 @@ func (in *installation) freezeMounter(t *testing.T) (thaw func()) {
 	if len(pids) != 2 {
 		t.Fatalf("the mounter is %v, want a parent and a worker", pids)
 	}
-	tell := func(s syscall.Signal) error {
-		var failed error
-		for _, pid := range pids {
-			err := syscall.Kill(pid, s)
-			if errors.Is(err, syscall.EPERM) {
-				err = asRoot("kill", fmt.Sprintf("-%d", s), strconv.Itoa(pid)).Run()
-			}
-			failed = errors.Join(failed, err)
-		}
-		return failed
-	}
-	thaw = func() { _ = tell(syscall.SIGCONT) }
-	t.Cleanup(thaw)
-	if err := tell(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	for _, pid := range pids {
-		eventually(t, time.Minute, func() error { return stopped(pid) })
-	}
-	return thaw
+	return freeze(t, pids)
 }
 
 // stageRequest is the one by which the command line has staged the volume.
