@@ -12,7 +12,7 @@ import (
 
 // slotsFor is how many blocks a cache of limit bytes keeps at most, since each
 // takes memory too: about 13 MiB for 256 GiB, and for any smaller one too. So many
-// pieces of 16 KiB are 5 GiB.
+// pieces of 8 KiB are 3 GiB.
 func slotsFor(limit int64) int {
 	return int(max(1, min(limit/(2*pageSize), max(1<<18, limit/BlockSize*5/4))))
 }
