@@ -199,8 +199,7 @@ func TestSignedLinks(t *testing.T) {
 	}
 }
 
-// A tenant cannot make itself more than it is, nor touch another user. What it can
-// do with its own keys ends with them (TestRotateKeys).
+// A tenant cannot make itself more than it is, nor touch a user: not itself either.
 func TestTenantIsNoAdministrator(t *testing.T) {
 	in := shared(t)
 	a := in.create(t, volumeName(t)+"-a")
@@ -230,6 +229,15 @@ func TestTenantIsNoAdministrator(t *testing.T) {
 		},
 		"UpdateAccessKey of another": func() error {
 			_, err := c.UpdateAccessKey(ctx, &iam.UpdateAccessKeyInput{UserName: other, AccessKeyId: aws.String(b.Access), Status: iamtypes.StatusTypeInactive})
+			return err
+		},
+		"CreateAccessKey of itself": func() error { _, err := c.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{}); return err },
+		"DeleteAccessKey of itself": func() error {
+			_, err := c.DeleteAccessKey(ctx, &iam.DeleteAccessKeyInput{AccessKeyId: aws.String(a.Access)})
+			return err
+		},
+		"UpdateAccessKey of itself": func() error {
+			_, err := c.UpdateAccessKey(ctx, &iam.UpdateAccessKeyInput{AccessKeyId: aws.String(a.Access), Status: iamtypes.StatusTypeInactive})
 			return err
 		},
 		"PutUserPolicy of itself": func() error {

@@ -10,10 +10,10 @@ import (
 )
 
 // Keys serves what CSI has no call for, on the controller's socket. The command
-// line could have changed the record and IAM by itself, as it reads the record for
+// line could have changed the record and the user by itself, as it reads the record for
 // the credentials; then it would need the administrator's keys, hold the new secret,
 // and meet the controller's own operations on the volume without seeing them. Here
-// the secret goes from IAM into the record through the controller alone.
+// the secret goes from its making into the record through the controller alone.
 type Keys struct {
 	keyspb.UnimplementedVolumeKeysServer
 	c *Controller

@@ -14,7 +14,7 @@ import (
 // This file ends what a rotation replaced, when its time has come, also when the
 // controller that made it is dead: the records tell. A key that the record does
 // not have at all, since a crash came between its making and its writing or since
-// the user made it for itself, ends with the next rotation or end.
+// somebody added it by hand, ends with the next rotation or end.
 
 const (
 	// retireEvery is how often all records are looked at: another controller may

@@ -14,8 +14,7 @@ import (
 
 // This file replaces a volume's keys. A new pair is made and stands in the record,
 // the old one works until the overlap ends, and then it and every key that the
-// record does not have are ended, those too that the user made for itself
-// (retire.go).
+// record does not have are ended, those too that somebody added by hand (retire.go).
 //
 // The rotation is written into the record before the key is made. Without that,
 // another controller that ends keys at that moment would take the new one for a
@@ -25,7 +24,7 @@ import (
 const (
 	// maxOverlap is far beyond the time that clients need to read new keys.
 	maxOverlap = 30 * 24 * time.Hour
-	// maxRetired bounds the keys that work beside the current one. IAM elsewhere
+	// maxRetired bounds the keys that work beside the current one. AWS
 	// allows two keys per user; SeaweedFS has no limit.
 	maxRetired = 3
 	// rotationTime bounds the making of a key and its writing into the record.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -22,8 +21,8 @@ import (
 const (
 	// defaultRegion is what SeaweedFS signs for.
 	defaultRegion = "us-east-1"
-	// defaultAttempt bounds one request. IAM calls take up to 60 ms, a gateway
-	// whose filer is being restarted answers within 15 s.
+	// defaultAttempt bounds one request: a gateway whose filer is being restarted
+	// answers within 15 s.
 	defaultAttempt = 15 * time.Second
 	// defaultAttempts with the pauses between them ride out the restart of a
 	// gateway or a filer (0.5 s); what takes longer is the caller's to repeat.
@@ -38,11 +37,11 @@ const (
 // Options say where the endpoint is and who asks. Endpoint and Keys are needed;
 // the rest works as zero.
 type Options struct {
-	// Endpoint is a URL such as http://127.0.0.1:8333. IAM answers there too.
+	// Endpoint is a URL such as http://127.0.0.1:8333.
 	Endpoint string
 	// Region to sign for, us-east-1 unless set.
 	Region string
-	// Keys of a user that may make buckets and users. Empty keys ask anonymously.
+	// Keys of a user that may make buckets. Empty keys ask anonymously.
 	Keys storage.Keys
 	// TLS of an https endpoint: the system's authorities unless set.
 	TLS *tls.Config
@@ -68,15 +67,12 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// Client is an S3 and IAM client for one endpoint.
+// Client is an S3 client for one endpoint.
 type Client struct {
-	s3  *s3.Client
-	iam *iam.Client
-
-	// turn is held by who changes users.
-	turn chan struct{}
+	s3 *s3.Client
 
 	// Fixed after New.
+	endpoint string
 	attempt  time.Duration
 	attempts int
 }
@@ -86,7 +82,7 @@ func New(o Options) (*Client, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Client{attempt: o.Attempt, attempts: o.Attempts, turn: make(chan struct{}, 1)}
+	c := &Client{attempt: o.Attempt, attempts: o.Attempts, endpoint: o.Endpoint}
 	if c.attempt == 0 {
 		c.attempt = defaultAttempt
 	}
@@ -117,10 +113,6 @@ func New(o Options) (*Client, error) {
 		// AWS store as content.
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-	})
-	c.iam = iam.New(iam.Options{
-		BaseEndpoint: aws.String(o.Endpoint), Region: region, Credentials: who, HTTPClient: wire,
-		Retryer: aws.NopRetryer{},
 	})
 	return c, nil
 }

@@ -18,11 +18,12 @@ import (
 // of the folder.
 func TestRealFolderIsAWall(t *testing.T) {
 	admin, o := realClient(t), realOptions(t)
+	access := realAccess(t, admin)
 	b := newBucket(t, admin)
 	put(t, admin, b, "other/secret")
 	user := "holdfast-" + string(b)
-	t.Cleanup(func() { _ = admin.Revoke(context.WithoutCancel(t.Context()), user) })
-	k, err := admin.Grant(t.Context(), user, b, "own")
+	t.Cleanup(func() { _ = access.Revoke(context.WithoutCancel(t.Context()), user) })
+	k, err := access.Grant(t.Context(), user, b, "own")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// This file is the one place where S3's and IAM's words become ours. A code that
+// This file is the one place where S3's words become ours. A code that
 // is not in the table is judged by the HTTP status, which is all that an answer
 // to HEAD has.
 
@@ -19,40 +19,31 @@ var codeKinds = map[string]storage.Kind{
 	"NoSuchBucket": storage.NotFound,
 	"NoSuchKey":    storage.NotFound,
 	"NoSuchUpload": storage.NotFound,
-	"NoSuchEntity": storage.NotFound,
 	"NotFound":     storage.NotFound,
 
 	"BucketAlreadyExists":     storage.Exists,
 	"BucketAlreadyOwnedByYou": storage.Exists,
-	"EntityAlreadyExists":     storage.Exists,
 
 	"AccessDenied":          storage.Denied,
 	"AllAccessDisabled":     storage.Denied,
 	"ExpiredToken":          storage.Denied,
 	"InvalidAccessKeyId":    storage.Denied,
-	"InvalidClientTokenId":  storage.Denied,
 	"RequestTimeTooSkewed":  storage.Denied,
 	"SignatureDoesNotMatch": storage.Denied,
 
-	"InvalidArgument":         storage.Invalid,
-	"InvalidBucketName":       storage.Invalid,
-	"InvalidInput":            storage.Invalid,
-	"InvalidParameterValue":   storage.Invalid,
-	"InvalidRequest":          storage.Invalid,
-	"MalformedPolicyDocument": storage.Invalid,
-	"MalformedXML":            storage.Invalid,
-	"ValidationError":         storage.Invalid,
-	"InvalidRange":            storage.OutOfRange,
-	"KeyTooLongError":         storage.TooLong,
+	"InvalidArgument":       storage.Invalid,
+	"InvalidBucketName":     storage.Invalid,
+	"InvalidParameterValue": storage.Invalid,
+	"InvalidRequest":        storage.Invalid,
+	"MalformedXML":          storage.Invalid,
+	"InvalidRange":          storage.OutOfRange,
+	"KeyTooLongError":       storage.TooLong,
 
 	"BucketNotEmpty":             storage.NotEmpty,
-	"DeleteConflict":             storage.InUse,
-	"ConcurrentModification":     storage.Busy,
 	"OperationAborted":           storage.Busy,
 	"ConditionalRequestConflict": storage.Changed,
 	"PreconditionFailed":         storage.Changed,
 
-	"LimitExceeded":  storage.Full,
 	"QuotaExceeded":  storage.Full,
 	"TooManyBuckets": storage.Full,
 

@@ -120,18 +120,6 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-func TestUserNames(t *testing.T) {
-	c := mustNew(t, Options{Endpoint: "http://host.invalid", Attempts: 1})
-	for _, user := range []string{"", "a/b", "a b", string(make([]byte, 65))} {
-		if _, err := c.Grant(t.Context(), user, "bucket", ""); !storage.Is(err, storage.Invalid) {
-			t.Errorf("Grant(%q) = %v", user, err)
-		}
-		if err := c.Revoke(t.Context(), user); !storage.Is(err, storage.Invalid) {
-			t.Errorf("Revoke(%q) = %v", user, err)
-		}
-	}
-}
-
 func kindOfAnswer(t *testing.T, status int, code string) storage.Kind {
 	t.Helper()
 	c := clientOf(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -16,6 +16,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed"
 	"github.com/holdfast-csi/holdfast/storage/storagetest"
 )
 
@@ -26,7 +27,7 @@ func TestRealBuckets(t *testing.T) { storagetest.Buckets(t, realClient(t)) }
 func TestRealAccess(t *testing.T) {
 	o := realOptions(t)
 	admin := realClient(t)
-	storagetest.Access(t, admin, admin, func(ctx context.Context, k storage.Keys, act storagetest.Act, b storage.BucketName, in storage.Path) (storage.Keys, error) {
+	storagetest.Access(t, realAccess(t, admin), admin, func(ctx context.Context, k storage.Keys, act storagetest.Act, b storage.BucketName, in storage.Path) error {
 		return use(ctx, o, k, act, b, in)
 	})
 }
@@ -76,27 +77,27 @@ func TestRealBucketEmpty(t *testing.T) {
 	}
 }
 
-// TestRealGrantConcurrently: the calls may fail as Busy, but whatever key is
-// alive in the end belongs to the user and reaches its bucket alone.
+// TestRealGrantConcurrently: the calls may fail, but whatever key is alive in the end belongs to the user and reaches its bucket alone.
 func TestRealGrantConcurrently(t *testing.T) {
 	c, o := realClient(t), realOptions(t)
+	access := realAccess(t, c)
 	b := newBucket(t, c)
 	user := "holdfast-" + string(b)
-	t.Cleanup(func() { _ = c.Revoke(context.WithoutCancel(t.Context()), user) })
+	t.Cleanup(func() { _ = access.Revoke(context.WithoutCancel(t.Context()), user) })
 	var all sync.WaitGroup
 	for range 3 {
-		all.Go(func() { _, _ = c.Grant(t.Context(), user, b, "") })
+		all.Go(func() { _, _ = access.Grant(t.Context(), user, b, "") })
 	}
 	all.Wait()
-	k, err := c.Grant(t.Context(), user, b, "")
+	k, err := access.Grant(t.Context(), user, b, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys, err := c.listKeys(t.Context(), user)
+	keys, err := access.ListKeys(t.Context(), user)
 	if err != nil || !slices.Equal(keys, []string{k.Access}) {
 		t.Errorf("keys = %v, %v, want %s alone", keys, err, k.Access)
 	}
-	if _, err := use(t.Context(), o, k, storagetest.Put, b, ""); err != nil {
+	if err := use(t.Context(), o, k, storagetest.Put, b, ""); err != nil {
 		t.Error(err)
 	}
 }
@@ -107,8 +108,9 @@ func TestRealTenantSeesItsBucketAlone(t *testing.T) {
 	b := newBucket(t, c)
 	newBucket(t, c)
 	user := "holdfast-" + string(b)
-	t.Cleanup(func() { _ = c.Revoke(context.WithoutCancel(t.Context()), user) })
-	k, err := c.Grant(t.Context(), user, b, "")
+	access := realAccess(t, c)
+	t.Cleanup(func() { _ = access.Revoke(context.WithoutCancel(t.Context()), user) })
+	k, err := access.Grant(t.Context(), user, b, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,27 +135,27 @@ func TestRealLongestUser(t *testing.T) {
 	c := realClient(t)
 	b := newBucket(t, c)
 	user := "holdfast-" + string(bytes.Repeat([]byte("u"), 22)) + "_" + string(bytes.Repeat([]byte("0"), 32))
-	if _, err := c.Grant(t.Context(), user, b, ""); err != nil {
+	access := realAccess(t, c)
+	if _, err := access.Grant(t.Context(), user, b, ""); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Revoke(t.Context(), user); err != nil {
+	if err := access.Revoke(t.Context(), user); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // use does one act with the keys given, as an S3 client does.
-func use(ctx context.Context, o Options, k storage.Keys, act storagetest.Act, b storage.BucketName, in storage.Path) (storage.Keys, error) {
+func use(ctx context.Context, o Options, k storage.Keys, act storagetest.Act, b storage.BucketName, in storage.Path) error {
 	o.Keys = k
 	c, err := New(o)
 	if err != nil {
-		return storage.Keys{}, err
+		return err
 	}
 	bucket, key := aws.String(string(b)), aws.String(string(in.Join(storagetest.ObjectKey)))
 	list := &s3.ListObjectsV2Input{Bucket: bucket}
 	if in != "" {
 		list.Prefix = aws.String(string(in) + "/")
 	}
-	var made storage.Keys
 	calls := map[storagetest.Act]func(context.Context) error{
 		storagetest.Put: func(ctx context.Context) error {
 			_, err := c.s3.PutObject(ctx, &s3.PutObjectInput{Bucket: bucket, Key: key, Body: bytes.NewReader([]byte("content"))})
@@ -202,16 +204,13 @@ func use(ctx context.Context, o Options, k storage.Keys, act storagetest.Act, b 
 			return err
 		},
 		storagetest.MakeKey: func(ctx context.Context) error {
-			out, err := c.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{})
-			if err != nil {
-				return err
-			}
-			made = storage.Keys{Access: aws.ToString(out.AccessKey.AccessKeyId), Secret: aws.ToString(out.AccessKey.SecretAccessKey)}
-			return nil
+			_, err := iam.New(iam.Options{
+				BaseEndpoint: aws.String(o.Endpoint), Region: defaultRegion, Retryer: aws.NopRetryer{}, Credentials: c.s3.Options().Credentials,
+			}).CreateAccessKey(ctx, &iam.CreateAccessKeyInput{})
+			return err
 		},
 	}
-	err = c.do(ctx, string(act), string(b), calls[act])
-	return made, err
+	return c.do(ctx, string(act), string(b), calls[act])
 }
 
 func fill(t *testing.T, c *Client, b storage.BucketName) {
@@ -274,6 +273,22 @@ func newBucket(t *testing.T, c *Client) storage.BucketName {
 	}
 	t.Cleanup(func() { _ = c.DeleteBucket(context.WithoutCancel(t.Context()), b) })
 	return b
+}
+
+// realAccess changes users where the gateway keeps them, and waits for the gateway.
+func realAccess(t *testing.T, c *Client) storage.Access {
+	t.Helper()
+	realOptions(t)
+	config, err := running.cluster.TLS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := seaweed.Open(t.Context(), seaweed.Options{Filer: running.cluster.Endpoints().FilerGRPC, TLS: config})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	return c.Settled(store)
 }
 
 func realClient(t *testing.T) *Client {

@@ -22,30 +22,10 @@ func (c *Client) do(ctx context.Context, op, what string, call func(context.Cont
 	return c.doWithin(ctx, c.attempt, op, what, call)
 }
 
-// change is do for what changes users, one at a time. The gateway of SeaweedFS 4.48
-// reads all users anew with each change and makes its caller wait for that: several
-// at once only make each other slower, and beyond some dozen users they ran out of
-// their time and were repeated. The wait for one's turn does not count.
-func (c *Client) change(ctx context.Context, op, what string, call func(context.Context) error) error {
-	return c.repeat(ctx, op, what, func() error {
-		select {
-		case c.turn <- struct{}{}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		defer func() { <-c.turn }()
-		return once(ctx, c.attempt, call)
-	})
-}
-
 func (c *Client) doWithin(ctx context.Context, limit time.Duration, op, what string, call func(context.Context) error) error {
-	return c.repeat(ctx, op, what, func() error { return once(ctx, limit, call) })
-}
-
-func (c *Client) repeat(ctx context.Context, op, what string, try func() error) error {
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
-		err := try()
+		err := once(ctx, limit, call)
 		switch {
 		case err == nil:
 			return nil

@@ -68,7 +68,7 @@ type Access interface {
 	// AddKeys makes one more key pair for a user that Grant made; those that it has
 	// go on working. NotFound when there is no such user.
 	AddKeys(ctx context.Context, user string) (Keys, error)
-	// ListKeys returns the user's access keys, those that it made for itself among
+	// ListKeys returns the user's access keys, those that somebody else gave it among
 	// them. A missing user has none.
 	ListKeys(ctx context.Context, user string) ([]string, error)
 	// EndKeys ends these access keys of the user. One that is gone is fine.

@@ -102,7 +102,7 @@ func specs(o Options, kek string) []supervise.Spec {
 	s3 := spec(s3Name, "s3", ports.S3,
 		"-filer="+weedAddress(o.IP, ports.Filer),
 		"-port.iceberg=0", "-port.lance=0",
-		"-iam.readOnly=false",
+		"-iam.readOnly=true", // users are changed in the filer: storage/seaweed/users.go
 		"-config="+filepath.Join(d.conf(), s3ConfigName),
 		"-localSocket="+d.socket(s3Name),
 	)

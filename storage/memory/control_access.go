@@ -57,7 +57,7 @@ func (s *Store) Allowed(k storage.Keys, b storage.BucketName) bool {
 func (s *Store) AllowedIn(k storage.Keys, b storage.BucketName, folder storage.Path) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, u := s.control.owner(k)
+	u := s.control.owner(k)
 	return u != nil && u.bucket == b && folder.Within(u.prefix)
 }
 
@@ -75,11 +75,11 @@ func (c *control) newKeys(name string) storage.Keys {
 	return k
 }
 
-func (c *control) owner(k storage.Keys) (string, *user) {
-	for name, u := range c.users {
+func (c *control) owner(k storage.Keys) *user {
+	for _, u := range c.users {
 		if secret, ok := u.secrets[k.Access]; ok && secret == k.Secret {
-			return name, u
+			return u
 		}
 	}
-	return "", nil
+	return nil
 }

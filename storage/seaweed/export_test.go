@@ -17,3 +17,14 @@ func (c *Client) RawRecord(ctx context.Context, id storage.VolumeID) ([]byte, er
 	e, err := c.entry(ctx, recordsDir, string(id))
 	return e.Inline, err
 }
+
+// UserFile reads what is kept of a user.
+func (c *Client) UserFile(ctx context.Context, name string) (string, error) {
+	e, err := c.entry(ctx, usersDir, name+userSuffix)
+	return string(e.Inline), err
+}
+
+// PutUserFile writes it.
+func (c *Client) PutUserFile(ctx context.Context, name, body string) error {
+	return c.changeFile(ctx, usersDir, name, func([]byte) ([]byte, error) { return []byte(body), nil })
+}

@@ -14,20 +14,19 @@ func (s accessSuite) addAndEnd(t *testing.T) {
 	first := s.grant(t, userOf(b), b)
 	second, err := s.access.AddKeys(t.Context(), userOf(b))
 	must(t, "add keys", err)
-	own, err := s.use(t.Context(), second, MakeKey, b, "")
-	must(t, "make key", err)
-	for _, k := range []storage.Keys{first, second, own} {
+	third, err := s.access.AddKeys(t.Context(), userOf(b))
+	must(t, "add keys", err)
+	for _, k := range []storage.Keys{first, second, third} {
 		s.mayUse(t, k, b)
 		for _, act := range ownerActs {
 			s.refused(t, k, act, b)
 		}
 	}
-	s.wantKeys(t, userOf(b), first, second, own)
+	s.wantKeys(t, userOf(b), first, second, third)
 
-	must(t, "end keys", s.access.EndKeys(t.Context(), userOf(b), []string{first.Access, own.Access, "UNKNOWN"}))
-	for _, k := range []storage.Keys{first, own} {
+	must(t, "end keys", s.access.EndKeys(t.Context(), userOf(b), []string{first.Access, third.Access, "UNKNOWN"}))
+	for _, k := range []storage.Keys{first, third} {
 		s.refused(t, k, List, b)
-		s.refused(t, k, MakeKey, b)
 	}
 	s.mayUse(t, second, b)
 	s.wantKeys(t, userOf(b), second)

@@ -1,4 +1,4 @@
-package s3client
+package seaweed
 
 import (
 	"encoding/json"
@@ -6,9 +6,8 @@ import (
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// policyName is the name of a tenant's inline policy. There is one, so that
-// putting it again replaces what the tenant may do.
-const policyName = "holdfast"
+// This file is the document that limits a tenant to its bucket. A legacy action of
+// SeaweedFS ("Write:bucket") would also allow changes of versioning and lifecycle.
 
 // What a tenant may do to objects, and to its bucket. ListMultipartUploads and
 // the like are missing as SeaweedFS 4.48 refuses documents that name them;
@@ -36,7 +35,7 @@ type statement struct {
 // tenantPolicy returns the document that allows the use of the objects of b below
 // prefix and nothing else. Neither a bucket's name nor a folder's has a character
 // that JSON or an ARN pattern treats specially; Grant checks them.
-func tenantPolicy(b storage.BucketName, prefix storage.Path) (string, error) {
+func tenantPolicy(b storage.BucketName, prefix storage.Path) ([]byte, error) {
 	bucket := "arn:aws:s3:::" + string(b)
 	statements := []statement{
 		{Effect: "Allow", Action: objectActions, Resource: []string{bucket + "/*"}},
@@ -54,7 +53,7 @@ func tenantPolicy(b storage.BucketName, prefix storage.Path) (string, error) {
 	}
 	doc, err := json.Marshal(policy{Version: "2012-10-17", Statement: statements})
 	if err != nil {
-		return "", storage.Errorf(storage.Other, "policy of bucket %s: %w", b, err)
+		return nil, storage.Errorf(storage.Other, "policy of bucket %s: %w", b, err)
 	}
-	return string(doc), nil
+	return doc, nil
 }

@@ -1,0 +1,124 @@
+package seaweed_test
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/seaweed"
+	"github.com/holdfast-csi/holdfast/storage/storagetest"
+)
+
+// The suite of storage.Access runs where the gateway can be asked (s3client). What
+// follows is about the files that users are kept in.
+
+// newUser makes a user of a bucket that need not be there.
+func newUser(t *testing.T, c *seaweed.Client) (name string, keys storage.Keys) {
+	t.Helper()
+	b := storagetest.Unique("user")
+	name = "holdfast-" + string(b)
+	keys, err := c.Grant(t.Context(), name, b, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Revoke(context.WithoutCancel(t.Context()), name); err != nil {
+			t.Error(err)
+		}
+	})
+	return name, keys
+}
+
+func TestUserNames(t *testing.T) {
+	c := open(t)
+	for _, user := range []string{"", "a/b", "../a", "a b", string(make([]byte, 65))} {
+		_, err := c.Grant(t.Context(), user, "bucket", "")
+		_, addErr := c.AddKeys(t.Context(), user)
+		_, listErr := c.ListKeys(t.Context(), user)
+		for what, err := range map[string]error{
+			"Grant": err, "AddKeys": addErr, "ListKeys": listErr,
+			"EndKeys": c.EndKeys(t.Context(), user, []string{"KEY"}), "Revoke": c.Revoke(t.Context(), user),
+		} {
+			if !storage.Is(err, storage.Invalid) {
+				t.Errorf("%s(%q) = %v", what, user, err)
+			}
+		}
+	}
+}
+
+// Keys that several controllers add and end at once are all there in the end, and
+// none else.
+func TestUserIsChangedByMany(t *testing.T) {
+	c := open(t)
+	name, first := newUser(t, c)
+	var mu sync.Mutex
+	var want []string
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			k, err := open(t).AddKeys(t.Context(), name)
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			want = append(want, k.Access)
+		})
+	}
+	all.Go(func() {
+		if err := open(t).EndKeys(t.Context(), name, []string{first.Access}); err != nil {
+			t.Error(err)
+		}
+	})
+	all.Wait()
+	have, err := c.ListKeys(t.Context(), name)
+	slices.Sort(have)
+	slices.Sort(want)
+	if err != nil || !slices.Equal(have, want) {
+		t.Errorf("keys = %v, %v, want %v", have, err, want)
+	}
+}
+
+// What the gateway keeps of a user beside its keys stays, and a file that is not one
+// of a user is refused without a word of what it holds.
+func TestUserFileOfOthers(t *testing.T) {
+	c := open(t)
+	name, first := newUser(t, c)
+	read := func() string {
+		t.Helper()
+		body, err := c.UserFile(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return body
+	}
+	write := func(body string) {
+		t.Helper()
+		if err := c.PutUserFile(t.Context(), name, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(strings.Replace(read(), "{", `{"tags":[{"key":"team","value":"a"}],`, 1))
+	if _, err := c.AddKeys(t.Context(), name); err != nil {
+		t.Fatal(err)
+	}
+	if now := read(); !strings.Contains(now, `"team"`) || !strings.Contains(now, first.Access) || !strings.Contains(now, `"policy_names":["`+name+`"]`) {
+		t.Errorf("after a key was added: %s", strings.ReplaceAll(now, first.Secret, "…"))
+	}
+	for _, body := range []string{"", "null", "hush", `["hush"]`, `{"credentials":"hush"}`} {
+		write(body)
+		_, addErr := c.AddKeys(t.Context(), name)
+		_, listErr := c.ListKeys(t.Context(), name)
+		for what, err := range map[string]error{"AddKeys": addErr, "ListKeys": listErr, "EndKeys": c.EndKeys(t.Context(), name, []string{"K"})} {
+			if !storage.Is(err, storage.Corrupt) || strings.Contains(err.Error(), "hush") {
+				t.Errorf("%s of a user that is %q: %v", what, body, err)
+			}
+		}
+	}
+	if _, err := c.Grant(t.Context(), name, "bucket", ""); err != nil {
+		t.Errorf("Grant over a damaged user: %v", err)
+	}
+}
