@@ -52,7 +52,7 @@ func (s *Session) interrupt(sl slot) {
 		return
 	}
 	// Its handler has not begun.
-	s.handlers.Go(func() {
+	s.hands.do(func() {
 		tick := time.NewTicker(5 * time.Millisecond)
 		defer tick.Stop()
 		for range tick.C {

@@ -72,7 +72,7 @@ func (s *Session) inherit(ctx context.Context) error {
 	for _, sl := range interrupts {
 		s.interrupt(sl)
 	}
-	s.handlers.Go(func() {
+	s.hands.do(func() {
 		running.Wait()
 		close(s.gate)
 	})

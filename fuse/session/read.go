@@ -167,7 +167,7 @@ func (s *Session) start(sl slot, n int, group *sync.WaitGroup) {
 	s.mu.Lock()
 	s.mu.inflight[unique] = f
 	s.mu.Unlock()
-	s.handlers.Go(func() {
+	s.hands.do(func() {
 		if group != nil {
 			defer group.Done()
 		} else {

@@ -80,7 +80,7 @@ type Session struct {
 	share    chan struct{} // one token for each large buffer that handlers hold
 	answers  chan struct{} // one token for each large answer that they make
 	heap     *heap
-	handlers sync.WaitGroup
+	hands    *hands
 	running  chan struct{} // closed when Run has returned
 	stopped  chan struct{} // closed by Close
 	gate     chan struct{} // closed when what a predecessor left is answered
@@ -109,6 +109,7 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 		key: keyOf(opts.Name), resend: opts.Resend, replayed: opts.Replayed,
 		heap: &heap{}, running: make(chan struct{}),
 	}
+	s.hands = newHands(s.running)
 	s.interrupter, _ = raw.(Interrupter)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -317,7 +318,7 @@ func (s *Session) idle() <-chan struct{} {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.handlers.Wait()
+		s.hands.wait()
 	}()
 	return done
 }
