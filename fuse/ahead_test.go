@@ -55,7 +55,7 @@ func TestUploadedAhead(t *testing.T) {
 		t.Errorf("%d chunks are in the store before the commit, want 3", n)
 	}
 	var disk syscall.Stat_t
-	if err := syscall.Stat(c.fs.stagePath(id), &disk); err != nil {
+	if err := syscall.Stat(c.fs.stagePathOf(c.fs.table.get(id)), &disk); err != nil {
 		t.Fatal(err)
 	}
 	if disk.Blocks*512 > storage.ChunkSize {

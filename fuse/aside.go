@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/holdfast-csi/holdfast/cache/journal"
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
@@ -66,7 +67,7 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 		n.discard(ctx, fs)
 		return nil
 	}
-	place := filepath.Join(fs.opts.Dir, leftoversDir, fmt.Sprintf("%s-%d", left.Time.UTC().Format("20060102T150405.000000000"), n.id))
+	place := fs.leftoverPath(left.Time, n.id)
 	if err := fs.keepAside(ctx, n, left, written, place); err != nil {
 		return fmt.Errorf("keep what was written to %q aside: %w", left.Path, err)
 	}
@@ -81,10 +82,36 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 	return nil
 }
 
+// leftoverPath is where something is kept that was found at a time, of a node or by a
+// name.
+func (fs *FS) leftoverPath(at time.Time, of any) string {
+	return filepath.Join(fs.opts.Dir, leftoversDir, fmt.Sprintf("%s-%v", at.UTC().Format("20060102T150405.000000000"), of))
+}
+
+// makeLeftovers makes the folder.
+func (fs *FS) makeLeftovers() error {
+	if err := os.Mkdir(filepath.Join(fs.opts.Dir, leftoversDir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return localError(err)
+	}
+	return nil
+}
+
+// describe writes the description of what is kept at place.
+func (l leftover) describe(place string) error {
+	data, err := json.MarshalIndent(l, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(place+describedSuffix, append(data, '\n'), 0o600); err != nil {
+		return localError(err)
+	}
+	return nil
+}
+
 // keepAside writes a leftover and its description.
 func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []span, place string) (err error) {
-	if err := os.Mkdir(filepath.Dir(place), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return localError(err)
+	if err := fs.makeLeftovers(); err != nil {
+		return err
 	}
 	f, err := os.OpenFile(place, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -123,12 +150,8 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 	if err := f.Truncate(left.Size); err != nil {
 		return localError(err)
 	}
-	data, err := json.MarshalIndent(left, "", "  ")
-	if err != nil {
+	if err := left.describe(place); err != nil {
 		return err
-	}
-	if err := os.WriteFile(place+describedSuffix, append(data, '\n'), 0o600); err != nil {
-		return localError(err)
 	}
 	if err := f.Sync(); err != nil {
 		return localError(err)
@@ -136,7 +159,7 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 	if !n.unreadable() {
 		return nil
 	}
-	if err := os.Rename(fs.stagePath(n.id), place+unreadSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Rename(fs.stagePathOf(n), place+unreadSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return localError(err)
 	}
 	return nil
@@ -149,18 +172,23 @@ func pairs(spans []span) (all [][2]int64) {
 	return all
 }
 
-// Leftovers counts the files of which something is kept aside.
+// Leftovers counts the files of which something is kept aside, and what should be and
+// could not be moved there.
 func (fs *FS) Leftovers() (kept int, err error) {
-	entries, err := os.ReadDir(filepath.Join(fs.opts.Dir, leftoversDir))
-	if errors.Is(err, os.ErrNotExist) {
+	if fs.opts.Dir == "" {
 		return 0, nil
+	}
+	entries, err := os.ReadDir(filepath.Join(fs.opts.Dir, leftoversDir))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return 0, err
 	}
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), describedSuffix) && !strings.HasSuffix(e.Name(), unreadSuffix) {
 			kept++
 		}
 	}
-	return kept, err
+	journals, err := journal.Kept(fs.opts.Dir)
+	return kept + len(journals) + int(fs.strays.Load()), err
 }
 
 // hasLeftovers reports whether something is kept aside.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -94,6 +93,8 @@ type FS struct {
 	memory atomic.Int64
 	// leftovers is set when something waits for a commit and no handle is open.
 	leftovers atomic.Bool
+	// strays are files that are to be kept aside and could not be moved.
+	strays atomic.Int64
 	// watched is set while the stream of changes is up.
 	watched atomic.Bool
 	room    *room
@@ -223,12 +224,12 @@ func (fs *FS) Retire() error {
 	if err := errors.Join(journal.Remove(fs.opts.Dir), fs.room.remove(fs.opts.Dir)); err != nil {
 		return err
 	}
-	kept, err := fs.hasLeftovers()
+	kept, err := os.ReadDir(fs.opts.Dir)
 	if err != nil {
 		return err
 	}
-	if kept {
-		return storage.Errorf(storage.InUse, "%s: what could not be committed is kept there", filepath.Join(fs.opts.Dir, leftoversDir))
+	if len(kept) > 0 {
+		return storage.Errorf(storage.InUse, "%s: something is kept there, %s first", fs.opts.Dir, kept[0].Name())
 	}
 	return os.Remove(fs.opts.Dir)
 }

@@ -163,7 +163,7 @@ func (fs *FS) liveStage(n *node, put func(record) error) error {
 			return err
 		}
 		if s.file != nil || s.lost != nil {
-			if err := put(record{kind: recSpill, id: n.id}); err != nil {
+			if err := put(record{kind: recSpill, id: n.id, a: s.number}); err != nil {
 				return err
 			}
 		}

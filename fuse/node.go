@@ -155,7 +155,7 @@ func (n *node) discard(ctx context.Context, fs *FS) {
 	sent := n.mu.sent
 	n.mu.stage, n.mu.pending, n.mu.sent = nil, patch{}, nil
 	n.recountLocked()
-	told := fs.memo.note(record{kind: recClean, id: n.id})
+	told := fs.memo.note(record{kind: recClean, id: n.id, a: s.spent()})
 	if s != nil {
 		s.voidLocked(span{0, uncut})
 	}

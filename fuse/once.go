@@ -95,26 +95,25 @@ func (fs *FS) judge(ctx context.Context, n *node, e storage.Entry, final bool) {
 
 // decide is judge for a commit of which the number is known to be in the entry.
 func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint64, final bool) {
+	var done *stage // nothing is left of it
+	var told bool   // the next mounter does not look for its file
 	n.mu.Lock()
 	at := slices.IndexFunc(n.mu.sent, func(x *sent) bool { return x.number == number })
 	var unused []storage.ChunkID
 	switch {
 	case at >= 0:
-		told := n.mu.sent[at].noted
-		var done *stage
+		told = n.mu.sent[at].noted
 		unused, done = n.landedLocked(at)
 		unused = slices.DeleteFunc(unused, func(id storage.ChunkID) bool {
 			return slices.ContainsFunc(e.Chunks, func(c storage.Chunk) bool { return c.ID == id })
 		})
 		n.recountLocked()
-		end := record{kind: recLanded, id: n.id, a: number}
+		end := record{kind: recLanded, id: n.id, a: number, b: done.spent()}
 		if n.mu.stage == nil && n.mu.pending.empty() {
-			end = record{kind: recClean, id: n.id}
+			end = record{kind: recClean, id: n.id, a: done.spent()}
 		}
 		stands := fs.memo.note(end)
-		if done != nil { // under the lock: the next stage has a file of the same name
-			done.close(fs, n.id, stands || told)
-		}
+		told = told || stands
 		if !stands { // the next mounter may need them to commit the same again
 			unused = nil
 		}
@@ -126,6 +125,9 @@ func (fs *FS) decide(ctx context.Context, n *node, e storage.Entry, number uint6
 		n.mu.sent = nil
 	}
 	n.mu.Unlock()
+	if done != nil {
+		done.close(fs, n.id, told)
+	}
 	fs.freeChunks(ctx, n, unused)
 }
 
@@ -217,6 +219,7 @@ func (r *replayed) applySent(n *node, rec record) error {
 			n.mu.sent = slices.Delete(n.mu.sent, at, at+1)
 		}
 	case recLanded:
+		r.ended(rec.id, rec.b)
 		if at >= 0 {
 			if _, done := n.landedLocked(at); done != nil {
 				r.forget(n.id, done)

@@ -32,7 +32,7 @@ const (
 	recStage
 	// recWrite: data at offset a.
 	recWrite
-	// recSpill: the bytes of the stage are in its file from now on.
+	// recSpill: the bytes of the stage are in its file from now on, which has number a.
 	recSpill
 	// recSpan: the stage's file has b bytes at offset a.
 	recSpan
@@ -41,7 +41,8 @@ const (
 	// recPatch: data is the patch that goes with the next commit; with a set, what is
 	// added to it.
 	recPatch
-	// recClean: nothing of node id waits for a commit.
+	// recClean: nothing of node id waits for a commit, nor does what is in the file of
+	// number a. Without this word of it no such file is ever removed (stray.go).
 	recClean
 	// recKept: the last name of node id is gone while it was open; data is its
 	// entry, whose chunks are to be freed at the last close.
@@ -55,7 +56,8 @@ const (
 	// recCommit: commit a of node id is about to be sent; data are the chunks that
 	// were made for it alone.
 	recCommit
-	// recLanded: commit a was carried out, and what was written since waits.
+	// recLanded: commit a was carried out, and what was written since waits; nothing
+	// does of what is in the file of number b.
 	recLanded
 	// recRefused: commit a was not carried out and never will be.
 	recRefused

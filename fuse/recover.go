@@ -4,11 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	iofs "io/fs"
-	"os"
-	"path/filepath"
-	"strings"
+	mathrand "math/rand/v2"
 
 	"github.com/holdfast-csi/holdfast/cache/journal"
 	"github.com/holdfast-csi/holdfast/storage"
@@ -23,7 +20,7 @@ func (fs *FS) Recover() error {
 	if fs.opts.Dir == "" {
 		return nil
 	}
-	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}}
+	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}, nameless: map[uint64]bool{}, over: map[string]bool{}}
 	log, err := journal.Open(fs.opts.Dir, func(b []byte) error {
 		rec, err := parseRecord(b)
 		if err != nil {
@@ -34,7 +31,7 @@ func (fs *FS) Recover() error {
 	if log == nil {
 		return err
 	}
-	if err != nil {
+	if r.damaged = err != nil; r.damaged {
 		fs.log.Error("the journal is damaged; what is readable of it is used", "op", "recover", "path", fs.opts.Dir, "err", err)
 	}
 	if err := r.finish(); err != nil {
@@ -59,7 +56,9 @@ func (fs *FS) Recover() error {
 			return errors.Join(err, fs.Abandon())
 		}
 		fs.memo.missed(err)
+		return nil // a journal that is kept is still the one that is written to
 	}
+	fs.keepJournals()
 	return nil
 }
 
@@ -68,6 +67,13 @@ type replayed struct {
 	fs      *FS
 	kept    map[uint64]storage.Entry
 	spilled map[uint64]bool
+	// nameless are those of spilled of which the record is missing that told the file.
+	nameless map[uint64]bool
+	// over are the files of stages, by name, of which the journal says that nothing in
+	// them waits any more.
+	over map[string]bool
+	// damaged: records are missing that were acknowledged, and nobody knows which.
+	damaged bool
 	// epoch of the volume's lease when the journal was written, zero when there was
 	// none.
 	epoch uint64
@@ -113,6 +119,9 @@ func (r *replayed) apply(rec record) error {
 		if n := t.byID[rec.id]; n != nil && n != t.root {
 			for at := range n.links.names {
 				r.unname(at)
+			}
+			if s := n.mu.stage; s != nil { // what told of its end is missing
+				r.forget(n.id, s)
 			}
 			delete(t.byID, rec.id)
 		}
@@ -177,8 +186,10 @@ func (r *replayed) applyStage(rec record) error {
 	s := n.mu.stage
 	if s == nil && (rec.kind == recWrite || rec.kind == recSpill || rec.kind == recSpan || rec.kind == recCut || rec.kind == recLaid) {
 		// Written while the journal was compacted, and committed before the
-		// compaction came to this node: recClean follows.
-		return nil
+		// compaction came to this node: then its end follows. Otherwise the record of
+		// its beginning is missing.
+		s = &stage{base: uncut}
+		n.mu.stage = s
 	}
 	wrote := func(d span) {
 		s.mark(d)
@@ -187,8 +198,10 @@ func (r *replayed) applyStage(rec record) error {
 	}
 	switch rec.kind {
 	case recStage:
+		if s != nil {
+			r.forget(n.id, s)
+		}
 		n.mu.stage = &stage{base: int64(rec.a), size: int64(rec.b)}
-		delete(r.spilled, rec.id)
 		if len(rec.data) > 0 {
 			if err := json.Unmarshal(rec.data, &n.mu.stage.spare); err != nil {
 				return storage.Errorf(storage.Corrupt, "unused chunks of a stage: %w", err)
@@ -201,7 +214,12 @@ func (r *replayed) applyStage(rec record) error {
 		r.fs.memory.Add(-int64(len(s.memory)))
 		s.memory = nil
 		r.spilled[rec.id] = true
+		delete(r.nameless, rec.id)
+		s.number = rec.a
 	case recSpan:
+		if !r.spilled[rec.id] {
+			r.unfound(rec.id, s)
+		}
 		wrote(span{int64(rec.a), int64(rec.a) + int64(rec.b)})
 	case recCut:
 		s.truncate(int64(rec.a))
@@ -217,6 +235,7 @@ func (r *replayed) applyStage(rec record) error {
 		n.mu.pending.add(change)
 		n.changedLocked(change)
 	case recClean:
+		r.ended(rec.id, rec.a)
 		if s != nil {
 			r.forget(n.id, s)
 		}
@@ -231,34 +250,40 @@ func (r *replayed) applyStage(rec record) error {
 	return nil
 }
 
+// unfound: bytes of a stage are in a file of which the record is missing that told its
+// number. What was in memory is in the journal that is kept.
+func (r *replayed) unfound(id uint64, s *stage) {
+	r.fs.memory.Add(-int64(len(s.memory)))
+	s.memory, s.number = nil, mathrand.Uint64()|1 // no file has it
+	r.spilled[id], r.nameless[id] = true, true
+}
+
 // forget: nothing of a stage waits any more.
 func (r *replayed) forget(id uint64, s *stage) {
 	r.fs.memory.Add(-int64(len(s.memory)))
 	delete(r.spilled, id)
+	delete(r.nameless, id)
 }
 
-// finish opens the stages' files, removes those that are committed, and settles
-// what the kernel knows.
+// finish opens the stages' files, clears away those that nothing waits in, and
+// settles what the kernel knows.
 func (r *replayed) finish() error {
 	fs, t := r.fs, r.fs.table
+	for _, n := range t.all() {
+		if s := n.mu.stage; s != nil && !r.spilled[n.id] && n.staged() > int64(len(s.memory)) {
+			r.unfound(n.id, s)
+		}
+	}
+	if err := r.findStages(); err != nil {
+		return err
+	}
 	for id := range r.spilled {
 		if err := r.reopen(id); err != nil {
 			return err
 		}
 	}
-	files, err := os.ReadDir(fs.opts.Dir)
-	if err != nil {
+	if err := r.clearStages(); err != nil {
 		return err
-	}
-	for _, f := range files {
-		var id uint64
-		name, ok := strings.CutPrefix(f.Name(), stagePrefix)
-		if _, err := fmt.Sscan(name, &id); !ok || err != nil || r.spilled[id] {
-			continue
-		}
-		if err := os.Remove(filepath.Join(fs.opts.Dir, f.Name())); err != nil {
-			fs.log.Warn("a committed stage stays on the disk", "op", "recover", "path", f.Name(), "err", err)
-		}
 	}
 	t.root.links.lookups = 1
 	if fs.opts.Fresh {

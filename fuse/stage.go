@@ -3,6 +3,7 @@ package fuse
 import (
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,8 +49,13 @@ type stage struct {
 	// memory holds the bytes until file does.
 	memory []byte
 	file   *os.File
+	// number of the file, zero when there is none yet. No two files of a volume have
+	// the same: a record that tells the end of one cannot be taken for another's.
+	number uint64
 	// lost says why the file cannot be read (unread.go); file is nil then.
 	lost error
+	// suspect: there may be more in the file than the journal says.
+	suspect bool
 
 	// head is where the last write ended; flights are uploads beside the writer
 	// (ahead.go), and failed is when the last one did.
@@ -129,32 +135,51 @@ func (s *stage) keep(fs *FS, data []byte, off int64) {
 // spill moves the bytes to a local file. Without a folder of the volume the file
 // has no name and goes with the process.
 func (s *stage) spill(fs *FS, id uint64) error {
-	f, err := fs.stageFile(id)
+	number := mathrand.Uint64() | 1
+	f, err := fs.stageFile(id, number)
 	if err != nil {
 		return localError(err)
 	}
 	if _, err := f.WriteAt(s.memory, 0); err != nil {
 		return errors.Join(localError(err), fs.dropFile(f))
 	}
-	if err := fs.memo.write(record{kind: recSpill, id: id}); err != nil {
+	if err := fs.memo.write(record{kind: recSpill, id: id, a: number}); err != nil {
 		return errors.Join(err, fs.dropFile(f))
 	}
 	fs.memory.Add(-int64(len(s.memory)))
-	s.file, s.memory = f, nil
+	s.file, s.memory, s.number = f, nil, number
 	return nil
 }
 
-// stagePath is where a stage's bytes lie.
-func (fs *FS) stagePath(id uint64) string {
-	return filepath.Join(fs.opts.Dir, fmt.Sprintf("%s%d", stagePrefix, id))
+// stagePath is where the bytes of node id lie that are in the file of that number.
+func (fs *FS) stagePath(id, number uint64) string {
+	return filepath.Join(fs.opts.Dir, stageName(id, number))
 }
 
 // stagePrefix begins the names of stages' files in the volume's folder.
 const stagePrefix = "stage-"
 
-func (fs *FS) stageFile(id uint64) (*os.File, error) {
+func stageName(id, number uint64) string {
+	if number == 0 { // of an older mounter, which used one name for all files of a node
+		return fmt.Sprintf("%s%d", stagePrefix, id)
+	}
+	return fmt.Sprintf("%s%d-%d", stagePrefix, id, number)
+}
+
+// parseStageName is the reverse.
+func parseStageName(name string) (id, number uint64, ok bool) {
+	if _, err := fmt.Sscanf(name, stagePrefix+"%d-%d", &id, &number); err != nil {
+		number = 0
+		if _, err := fmt.Sscanf(name, stagePrefix+"%d", &id); err != nil {
+			return 0, 0, false
+		}
+	}
+	return id, number, stageName(id, number) == name
+}
+
+func (fs *FS) stageFile(id, number uint64) (*os.File, error) {
 	if fs.opts.Dir != "" {
-		return os.OpenFile(fs.stagePath(id), os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+		return os.OpenFile(fs.stagePath(id, number), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	f, err := os.CreateTemp("", stagePrefix)
 	if err != nil {
@@ -246,8 +271,15 @@ func (s *stage) close(fs *FS, id uint64, told bool) {
 	fs.memory.Add(-int64(len(s.memory)))
 	s.memory = nil
 	if s.lost != nil && told {
-		if err := os.Remove(fs.stagePath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			fs.log.Warn("a stage that could not be read stays on the disk", "op", "commit", "path", fs.stagePath(id), "err", err)
+		path := fs.stagePath(id, s.number)
+		switch _, err := os.Lstat(path); {
+		case errors.Is(err, os.ErrNotExist): // kept aside, or never there
+		case s.suspect:
+			fs.keepStray(id, path, s.lost)
+		default:
+			if err := os.Remove(path); err != nil {
+				fs.log.Warn("a stage that could not be read stays on the disk", "op", "commit", "path", path, "err", err)
+			}
 		}
 	}
 	if s.file == nil {

@@ -24,6 +24,13 @@ import (
 // store is gone. It returns the successor, on the same folder.
 func (c *caller) crash(fresh bool) *caller {
 	c.t.Helper()
+	c.die()
+	return c.successor(fresh)
+}
+
+// die is the first half of crash.
+func (c *caller) die() {
+	c.t.Helper()
 	old := c.fs
 	old.stop()
 	old.running.Wait()
@@ -39,7 +46,12 @@ func (c *caller) crash(fresh bool) *caller {
 			_ = s.file.Close()
 		}
 	}
-	next := New(old.vol, Options{Dir: old.opts.Dir, UID: 5, GID: 6, Fresh: fresh})
+}
+
+// successor is the second.
+func (c *caller) successor(fresh bool) *caller {
+	c.t.Helper()
+	next := New(c.fs.vol, Options{Dir: c.fs.opts.Dir, UID: 5, GID: 6, Fresh: fresh})
 	if err := next.Recover(); err != nil {
 		c.t.Fatal(err)
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // The file of a stage may be missing when the next mounter comes, or be shorter than
-// what was acknowledged, as after a power cut, or refuse to be opened. That spoils
+// what was acknowledged, as after a power cut, or refuse to be opened, or hold more
+// than a damaged journal still knows of (stray.go). That spoils
 // this stage alone: its file gets EIO, until its last close, and then what is there
 // of it is kept aside (aside.go). Nothing is deleted, and nothing is committed of
 // which a part cannot be read.
@@ -20,25 +21,23 @@ import (
 func (r *replayed) reopen(id uint64) error {
 	n := r.node(id)
 	s := n.mu.stage
-	end := int64(0)
-	for _, d := range s.dirty {
-		end = max(end, d.to)
-	}
-	for _, x := range n.mu.sent {
-		for _, d := range x.since.dirty {
-			end = max(end, d.to)
-		}
-	}
+	end := n.staged()
 	flags := os.O_RDWR
 	if end == 0 { // all of it is in the store
 		flags |= os.O_CREATE
 	}
-	f, err := os.OpenFile(r.fs.stagePath(id), flags, 0o600)
+	f, err := os.OpenFile(r.fs.stagePath(id, s.number), flags, 0o600)
 	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
 		return fmt.Errorf("content that waits for its commit: %w", err)
 	}
 	if err == nil {
 		err = holds(f, end)
+	}
+	if err == nil && r.damaged {
+		if err = n.explained(f); err != nil {
+			s.suspect = true
+			err = errors.Join(err, f.Close())
+		}
 	}
 	if err == nil {
 		s.file = f
@@ -50,6 +49,19 @@ func (r *replayed) reopen(id uint64) error {
 			"op", "recover", "node", id, "path", r.fs.table.lastPath(n), "err", err)
 	}
 	return nil
+}
+
+// staged is where the bytes end that are in the memory or the file of the node's stage.
+func (n *node) staged() (end int64) {
+	for _, d := range n.mu.stage.dirty {
+		end = max(end, d.to)
+	}
+	for _, x := range n.mu.sent {
+		for _, d := range x.since.dirty {
+			end = max(end, d.to)
+		}
+	}
+	return end
 }
 
 // holds says whether f has size bytes, and closes it otherwise.

@@ -56,7 +56,7 @@ func unreadableStage(t *testing.T, spoil func(string) error, there, fresh bool) 
 	c.stream(ids["streamed"], part, 0)
 	c.land(ids["streamed"])
 	for _, name := range []string{"bad", "streamed"} {
-		if err := spoil(c.fs.stagePath(ids[name])); err != nil {
+		if err := spoil(c.fs.stagePathOf(c.fs.table.get(ids[name]))); err != nil {
 			t.Fatal(err)
 		}
 	}

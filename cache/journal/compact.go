@@ -74,6 +74,12 @@ func (l *Log) compact(live func(emit func(record []byte) error) error) (err erro
 	if err := out.flush(); err != nil {
 		return err
 	}
+	if l.mu.unkept {
+		if _, err := keep(l.disk, old.file); err != nil {
+			return fmt.Errorf("keep the damaged one: %w", diskError(err))
+		}
+		l.mu.unkept = false
+	}
 	// On a full disk the reserve comes from what the old file gives back.
 	_ = t.room(0, reserve)
 	if err := l.renamedLocked(f); err != nil {

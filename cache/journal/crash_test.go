@@ -250,3 +250,44 @@ func TestRefusedIsGone(t *testing.T) {
 		l = m.reopen(t, d, false, false)
 	}
 }
+
+// As long as a damaged journal cannot be kept under another name, no compaction takes
+// the one that it has.
+func TestDamagedThatCannotBeKept(t *testing.T) {
+	d := newMemDisk(1)
+	m := newModel()
+	l := m.reopen(t, d, false, false)
+	for range 3 {
+		if err := m.append(l, 100, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := d.files[name].WriteAt([]byte("damage"), headerSize+40); err != nil {
+		t.Fatal(err)
+	}
+	links := &linkFails{memDisk: d, fail: true}
+	l, err := open(links, func([]byte) error { return nil })
+	if !storage.Is(err, storage.Corrupt) {
+		t.Fatalf("open: %v", err)
+	}
+	was := d.files[name]
+	if err := l.Compact(m.live); err == nil || d.files[name] != was {
+		t.Errorf("compacted: %v", err)
+	}
+	links.fail = false
+	if err := l.Compact(m.live); err != nil || d.files[aside] != was {
+		t.Errorf("it can be kept now: %v", err)
+	}
+}
+
+type linkFails struct {
+	*memDisk
+	fail bool
+}
+
+func (l *linkFails) link(from, to string) error {
+	if l.fail {
+		return errDead
+	}
+	return l.memDisk.link(from, to)
+}

@@ -14,8 +14,11 @@ import (
 const (
 	name    = "journal"
 	freshed = name + ".new"
-	// aside is the last journal that was found damaged. Nothing here reads it.
+	// aside is a journal that was found damaged, and with a number behind it another
+	// one. Nothing here reads or removes it.
 	aside = name + ".damaged"
+	// maxKept bounds the names that are tried for one.
+	maxKept = 1000
 )
 
 // disk is what the journal needs of its folder; the tests have one that fails.
@@ -23,6 +26,7 @@ type disk interface {
 	// open makes the file when it is missing; fresh empties it.
 	open(name string, fresh bool) (file, error)
 	rename(from, to string) error
+	// link fails with fs.ErrExist when there is something by the name to.
 	link(from, to string) error
 	// remove of a name that is not there is fine.
 	remove(name string) error

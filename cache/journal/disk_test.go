@@ -212,6 +212,9 @@ func (m *memDisk) link(from, to string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	do, failed := m.wholeLocked()
+	if do && m.files[to] != nil {
+		return fs.ErrExist
+	}
 	if do {
 		m.files[to] = m.files[from]
 		m.changedLocked()

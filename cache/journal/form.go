@@ -22,6 +22,10 @@ const (
 	// headSize: length 4, sum of the payload 4, sum of the head 4.
 	headSize = 12
 	maxBytes = 16 << 20
+	// refusedBit in the length of a head: what stands there was refused or cut short,
+	// up to that length, and no record follows. A program that does not know it sees
+	// no record there either.
+	refusedBit = 1 << 31
 
 	headerSize1, headSize1 = 8, 8
 )
@@ -116,14 +120,29 @@ func sum1(length, payload []byte) uint32 {
 	return crc32.Update(crc32.Checksum(length, table), table, payload)
 }
 
-// length of the payload whose head is at the offset at. Of version 1 it may be
-// chance.
-func (f form) length(room *sumRoom, head []byte, at int64) (int, bool) {
-	n := binary.LittleEndian.Uint32(head)
-	if n == 0 || n > maxBytes {
-		return 0, false
+// refuse fills the head at the offset at, so that the n bytes behind it are no
+// record. Version 1 has no word for it.
+func (f form) refuse(room *sumRoom, head []byte, at, n int64) {
+	clear(head)
+	if f.version == 1 {
+		return
 	}
-	return int(n), f.version == 1 || binary.LittleEndian.Uint32(head[8:]) == f.headSum(room, head, at)
+	binary.LittleEndian.PutUint32(head, uint32(n)|refusedBit)
+	binary.LittleEndian.PutUint32(head[8:], f.headSum(room, head, at))
+}
+
+// length of the payload whose head is at the offset at, and whether it is no record
+// but refused. Of version 1 it may be chance.
+func (f form) length(room *sumRoom, head []byte, at int64) (n int, refused, ok bool) {
+	raw := binary.LittleEndian.Uint32(head)
+	if f.version > 1 {
+		refused = raw&refusedBit != 0
+		raw &^= refusedBit
+	}
+	if raw == 0 && !refused || raw > maxBytes {
+		return 0, false, false
+	}
+	return int(raw), refused, f.version == 1 || binary.LittleEndian.Uint32(head[8:]) == f.headSum(room, head, at)
 }
 
 // intact says whether payload is what the head was made for.

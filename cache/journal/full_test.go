@@ -43,7 +43,9 @@ func TestFullDisk(t *testing.T) {
 	}
 	reserved(used + reserve/3)
 	// A worker that is killed in the middle of a write takes no reserve with it.
-	if _, err := l.mu.file.WriteAt([]byte("half a record"), l.Size()); err != nil {
+	half := make([]byte, headSize+100)
+	l.mu.form.seal(&l.mu.sum, half, l.Size(), 0)
+	if _, err := l.mu.file.WriteAt(half[:50], l.Size()); err != nil {
 		t.Fatal(err)
 	}
 	d = d.reboot()

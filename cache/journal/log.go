@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
+	"os"
+	"strings"
 	"sync"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -22,13 +25,16 @@ type Log struct {
 		lost error
 		// closed Logs take no new file from a compaction.
 		closed bool
+		// unkept: the file is damaged, and has no second name yet. A compaction would
+		// take its only one.
+		unkept bool
 	}
 }
 
 // Open opens the journal in dir, which exists, and gives every record to replay,
 // in order; the bytes are replay's only until it returns. Kind Invalid for another
 // version, Corrupt when there are bytes that cannot be read: the Log is usable
-// then, what is readable was replayed, and the file is kept as journal.damaged.
+// then, what is readable was replayed, and the file is kept (Kept).
 func Open(dir string, replay func(record []byte) error) (*Log, error) {
 	l, err := open(folder(dir), replay)
 	if err != nil {
@@ -51,10 +57,15 @@ func open(d disk, replay func([]byte) error) (l *Log, err error) {
 	size, form, ok, err := begin(f)
 	var t *tape
 	var damage error
+	var unkept bool
 	switch {
 	case storage.Is(err, storage.Corrupt): // without its header no record can be told from chance
-		damage = fmt.Errorf("%w; the file is kept as %s", err, aside)
-		if err := d.rename(name, aside); err != nil {
+		kept, keepErr := keep(d, f)
+		if keepErr != nil {
+			return nil, diskError(keepErr)
+		}
+		damage = fmt.Errorf("%w; the file is kept as %s", err, kept)
+		if err := d.remove(name); err != nil {
 			return nil, err
 		}
 		_ = f.Close()
@@ -69,9 +80,12 @@ func open(d disk, replay func([]byte) error) (l *Log, err error) {
 		var damaged int64
 		t, damaged, err = load(f, form, size, replay)
 		if damaged > 0 {
-			damage = storage.Errorf(storage.Corrupt, "%d bytes are unreadable; the file is kept as %s", damaged, aside)
-			_ = d.remove(aside)
-			_ = d.link(name, aside)
+			kept, keepErr := keep(d, f)
+			if unkept = keepErr != nil; unkept {
+				damage = storage.Errorf(storage.Corrupt, "%d bytes are unreadable, and the file cannot be kept yet: %w", damaged, keepErr)
+			} else {
+				damage = storage.Errorf(storage.Corrupt, "%d bytes are unreadable; the file is kept as %s", damaged, kept)
+			}
 		}
 	}
 	if err != nil {
@@ -80,8 +94,42 @@ func open(d disk, replay func([]byte) error) (l *Log, err error) {
 	// Not having a reserve is no reason to refuse what there is.
 	_ = t.room(0, reserve)
 	l = &Log{disk: d}
-	l.mu.tape = t
+	l.mu.tape, l.mu.unkept = t, unkept
 	return l, damage
+}
+
+// keep gives the journal, which is f, a second name that nothing here takes away.
+func keep(d disk, f file) (as string, err error) {
+	for i := range maxKept {
+		as = aside
+		if i > 0 {
+			as = fmt.Sprintf("%s-%d", aside, i+1)
+		}
+		if same, err := d.names(as, f); err == nil && same {
+			return as, nil
+		}
+		err = d.link(name, as)
+		if !errors.Is(err, fs.ErrExist) {
+			return as, err
+		}
+	}
+	return "", fmt.Errorf("%d damaged journals are kept already: %w", maxKept, err)
+}
+
+// Kept lists the damaged journals that are kept in dir, by their names there.
+// Nothing here reads or removes them.
+func Kept(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	var kept []string
+	for _, e := range entries {
+		if e.Name() == aside || strings.HasPrefix(e.Name(), aside+"-") {
+			kept = append(kept, e.Name())
+		}
+	}
+	return kept, nil
 }
 
 // begin reads the header.
@@ -108,7 +156,7 @@ func load(f file, form form, size int64, replay func([]byte) error) (_ *tape, da
 			return nil, 0, err
 		}
 	}
-	return &tape{file: f, form: form, size: end}, damaged, nil
+	return &tape{file: f, form: form, size: end, spoiled: size}, damaged, nil
 }
 
 // Append adds a record. When it returns the record outlives the process. Kind

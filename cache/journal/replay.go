@@ -50,8 +50,9 @@ func (s *scanner) peek(n int) ([]byte, error) {
 }
 
 // each gives every record to f and returns where the next one is to be written,
-// and how many bytes before that cannot be read though they were written. The
-// payload is f's only until it returns.
+// and how many bytes before that cannot be read though they were written: they may
+// have been acknowledged. What follows the last record is none of those when it says
+// of itself that it is not (tape). The payload is f's only until it returns.
 func (s *scanner) each(f func(payload []byte) error) (end, damaged int64, err error) {
 	head := s.form.head()
 	end = s.at
@@ -61,14 +62,23 @@ func (s *scanner) each(f func(payload []byte) error) (end, damaged int64, err er
 			return 0, 0, err
 		}
 		if len(b) < head {
+			if s.at > end {
+				s.at = s.to
+			}
 			break
 		}
-		n, ok := s.form.length(&s.sum, b, s.at)
+		n, refused, ok := s.form.length(&s.sum, b, s.at)
 		if ok && s.at+int64(head+n) > s.to {
 			if s.form.version > 1 {
 				break // torn: nothing can stand behind it
 			}
 			ok = false
+		}
+		if ok && refused {
+			if s.at+int64(head+n) == s.to {
+				break
+			}
+			ok = false // something stands behind it
 		}
 		if !ok {
 			s.at++
@@ -93,8 +103,13 @@ func (s *scanner) each(f func(payload []byte) error) (end, damaged int64, err er
 		s.at += int64(head + n)
 		end = s.at
 	}
-	if s.to-end > int64(head+maxBytes) { // more than one write can have left
-		return s.to, damaged + s.to - end, nil
+	if s.form.version == 1 { // its tail says nothing of itself
+		if s.to-end > int64(head+maxBytes) { // more than one write can have left
+			return s.to, damaged + s.to - end, nil
+		}
+		return end, damaged, nil
 	}
-	return end, damaged, nil
+	// Behind what is damaged, but over what is no record: its head would hide the
+	// next one.
+	return s.at, damaged + s.at - end, nil
 }

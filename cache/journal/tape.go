@@ -26,12 +26,15 @@ const (
 
 // tape is one file that records are written to.
 //
-// INVARIANT: what is behind size is no record: zeros, or what is left of a write
-// that failed. The next record is written over it.
+// INVARIANT: what is behind size is no record, and says so: it is shorter than a
+// head, begins with one that was refused, or with that of a record which is longer
+// than the file. The next record is written over it. All else is damage.
 type tape struct {
 	file file
 	form form
 	size int64
+	// spoiled is how far there may be something that no record is.
+	spoiled int64
 	// allocated is how far the disk has room for certain. endless: it cannot say.
 	allocated int64
 	endless   bool
@@ -80,18 +83,31 @@ func (t *tape) room(n int, spare int64) error {
 
 // put writes one record, whose payload stands in b behind room for the head.
 func (t *tape) put(b []byte, sum uint32, spare int64) error {
+	end := t.size + int64(len(b))
+	t.form.seal(&t.sum, b, t.size, sum)
+	if t.spoiled > end { // what this record leaves of it is to be told from damage
+		b = append(b, t.refusal(end)...)
+	}
 	if err := t.room(len(b), spare); err != nil {
 		return err
 	}
-	t.form.seal(&t.sum, b, t.size, sum)
 	if _, err := t.file.WriteAt(b, t.size); err != nil {
 		// A replay must not find it: it was refused. Where the disk refuses this
 		// too, the next record goes over it, or its sums tell.
-		_, _ = t.file.WriteAt(make([]byte, t.form.head()), t.size)
+		t.spoiled = max(t.spoiled, t.size+int64(len(b)))
+		_, _ = t.file.WriteAt(t.refusal(t.size), t.size)
 		return diskError(err)
 	}
-	t.size += int64(len(b))
+	t.size = end
 	return nil
+}
+
+// refusal is the head that says of what is spoiled behind the offset at that it is
+// no record.
+func (t *tape) refusal(at int64) []byte {
+	head := make([]byte, t.form.head())
+	t.form.refuse(&t.sum, head, at, max(0, t.spoiled-at-int64(len(head))))
+	return head
 }
 
 // batch collects records for a tape and writes them together.

@@ -1,0 +1,369 @@
+package fuse
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/memory"
+)
+
+// acked is a write that was acknowledged and not committed.
+type acked struct {
+	off  int
+	data []byte
+}
+
+// strayScene is what a mounter leaves that died with writes of all kinds uncommitted.
+type strayScene struct {
+	*caller
+	bucket *memory.Bucket
+	ids    map[string]uint64
+	// was is what is committed of a file, writes is what waits.
+	was    map[string][]byte
+	writes map[string][]acked
+	// numbers of the files that hold what waits.
+	numbers map[string]uint64
+}
+
+// text is n bytes that are found nowhere else, and no zeros.
+func text(seed, n int) []byte {
+	b := streamed(n)
+	for i := range b {
+		b[i] = b[i]<<3 | byte(seed) | 1
+	}
+	return b
+}
+
+func newStrayScene(t *testing.T) *strayScene {
+	bucket := memory.NewBucket(1 << 30)
+	c := begin(t, bucket.Volume())
+	s := &strayScene{caller: c, bucket: bucket, ids: map[string]uint64{}, was: map[string][]byte{}, writes: map[string][]acked{}, numbers: map[string]uint64{}}
+	for name, size := range map[string]int{"small": 600, "large": 700 << 10, "again": 500 << 10, "grown": 300 << 10, "streamed": storage.ChunkSize + 200<<10} {
+		id, st := c.create(1, name)
+		c.ok("create", st)
+		s.ids[name], s.was[name] = id, bytes.Repeat([]byte("o"), size)
+		c.stream(id, s.was[name], 0)
+		c.ok("fsync", c.fsync(id))
+	}
+	if err := c.fs.compact(); err != nil { // what is over is over
+		t.Fatal(err)
+	}
+	seed := 0
+	write := func(name string, off, n int) {
+		seed++
+		data := text(seed%4*2, n)
+		copy(data, fmt.Sprintf("write %d of %s", seed, name))
+		c.ok("write", c.write(s.ids[name], data, int64(off)))
+		// What lies on both sides of the end of a chunk may be kept in two files.
+		if cut := storage.ChunkSize - off; cut > 0 && cut < n {
+			s.writes[name] = append(s.writes[name], acked{off, data[:cut]})
+			off, data = storage.ChunkSize, data[cut:]
+		}
+		s.writes[name] = append(s.writes[name], acked{off, data})
+	}
+	write("small", 0, 100)
+	write("small", 300, 100)
+	for at := 0; at < 640<<10; at += 128 << 10 {
+		write("large", at+1000, 128<<10-3000) // with gaps, in blocks and between
+	}
+	// Its first stage is committed and gone.
+	c.stream(s.ids["again"], bytes.Repeat([]byte("p"), 500<<10), 0)
+	c.ok("fsync", c.fsync(s.ids["again"]))
+	s.was["again"] = bytes.Repeat([]byte("p"), 500<<10)
+	write("again", 280<<10, 10000)
+	write("again", 400<<10, 10000)
+	// From memory to a file.
+	write("grown", 10, 5000)
+	write("grown", 270<<10, 5000)
+	write("grown", 6000, 5000)
+	for at := 0; at+128<<10 <= len(s.was["streamed"]); at += 128 << 10 {
+		write("streamed", at, 128<<10)
+	}
+	c.land(s.ids["streamed"])
+	for name, id := range s.ids {
+		s.numbers[name] = c.fs.table.get(id).mu.stage.number
+	}
+	return s
+}
+
+// records are where those of a journal stand: head and payload.
+func records(t *testing.T, file []byte) (all []span) {
+	t.Helper()
+	for at := int64(24); at < int64(len(file)); {
+		end := at + 12 + int64(binary.LittleEndian.Uint32(file[at:]))
+		all = append(all, span{at, end})
+		at = end
+	}
+	if len(all) == 0 || all[len(all)-1].to != int64(len(file)) {
+		t.Fatal("this is no journal as this test knows it")
+	}
+	return all
+}
+
+// TestDamagedRecord damages each record of a journal in turn. Whatever it was:
+// every byte that was acknowledged is in the bucket or kept aside, none is in the
+// bucket that nobody wrote, and it is told.
+func TestDamagedRecord(t *testing.T) {
+	spoils := map[string]func(file []byte, r span) []byte{
+		"head":    func(file []byte, r span) []byte { file[r.from+9] ^= 0x10; return file },
+		"payload": func(file []byte, r span) []byte { file[r.from+12] ^= 0x10; return file },
+		"cut":     func(file []byte, r span) []byte { return file[:r.from] }, // as a power cut does
+	}
+	count := len(records(t, newStrayScene(t).leave(t)))
+	t.Logf("%d records", count)
+	if count < 60 {
+		t.Fatal("this scene has too little in it")
+	}
+	for how, spoil := range spoils {
+		for _, fresh := range []bool{true, false} {
+			if !fresh && how != "head" {
+				continue // what happens before anybody asks is the same
+			}
+			for i := range count {
+				s := newStrayScene(t)
+				file := s.leave(t)
+				all := records(t, file)
+				if len(all) <= i {
+					continue
+				}
+				lost, err := parseRecord(file[all[i].from+12 : all[i].to])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(s.journal(), spoil(file, all[i]), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				s.caller = s.successor(fresh)
+				s.settle(fresh)
+				var named map[uint64]bool
+				if how == "cut" {
+					named = spilled(t, file, all[:i])
+				}
+				s.check(t, lost.kind, named)
+				if t.Failed() {
+					t.Fatalf("%s of record %d, of kind %d and node %d, all died: %v; nodes: %v", how, i, lost.kind, lost.id, fresh, s.ids)
+				}
+			}
+		}
+	}
+}
+
+// spilled are the numbers of the files that records tell of.
+func spilled(t *testing.T, file []byte, all []span) map[uint64]bool {
+	t.Helper()
+	named := map[uint64]bool{}
+	for _, at := range all {
+		r, err := parseRecord(file[at.from+12 : at.to])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.kind == recSpill {
+			named[r.a] = true
+		}
+	}
+	return named
+}
+
+// TestNothingIsGathered: without damage nothing is kept aside, and no file stays.
+func TestNothingIsGathered(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		s := newStrayScene(t)
+		s.leave(t)
+		s.caller = s.successor(fresh)
+		s.settle(fresh)
+		s.check(t, 0, nil)
+		if kept, err := s.fs.Leftovers(); err != nil || kept > 0 {
+			t.Errorf("%d leftovers, %v", kept, err)
+		}
+		if err := s.fs.Retire(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (s *strayScene) journal() string { return filepath.Join(s.fs.opts.Dir, "journal") }
+
+// leave lets the mounter die and returns its journal.
+func (s *strayScene) leave(t *testing.T) []byte {
+	t.Helper()
+	s.die()
+	file, err := os.ReadFile(s.journal())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// settle brings all that waits where it belongs.
+func (s *strayScene) settle(fresh bool) {
+	s.t.Helper()
+	if !fresh {
+		for _, id := range s.ids {
+			_ = s.close(id) // EIO, where something is missing
+		}
+	}
+	s.fs.sweep(s.t.Context())
+	s.end()
+}
+
+// check looks for every write. gone is the kind of the record that is missing, or of
+// the first of those that were cut off: then named are the stages' files that the
+// others tell of. What was written to those last is as if it had not been
+// acknowledged, and so is what was in the journal alone.
+func (s *strayScene) check(t *testing.T, gone recordKind, named map[uint64]bool) {
+	t.Helper()
+	kept := s.kept(t)
+	cut := named != nil
+	if n, err := s.fs.Leftovers(); err != nil || gone != 0 && !cut && n == 0 {
+		t.Errorf("%d leftovers, %v: no word of the damage", n, err)
+	}
+	other := mount(t, s.bucket.Volume())
+	for _, name := range slices.Sorted(maps.Keys(s.was)) {
+		id, st := other.lookup(1, name)
+		other.ok("lookup", st)
+		got := other.read(id, 0, 8<<20)
+		want := bytes.Clone(s.was[name])
+		for _, w := range s.writes[name] {
+			copy(want[w.off:], w.data)
+		}
+		if len(got) != len(want) {
+			t.Errorf("%s has %d bytes, want %d", name, len(got), len(want))
+			continue
+		}
+		for i, b := range got {
+			// What says that bytes were uploaded and left the file may be cut off: they are
+			// zeros then.
+			if b != want[i] && b != s.was[name][i] && !(cut && name == "streamed" && b == 0) {
+				t.Errorf("%s has a byte at %d that nobody wrote: %x", name, i, b)
+				break
+			}
+		}
+		for _, w := range s.writes[name] {
+			if bytes.Equal(got[w.off:w.off+len(w.data)], w.data) || slices.ContainsFunc(kept, func(b []byte) bool { return bytes.Contains(b, w.data) }) {
+				continue
+			}
+			switch {
+			case cut && (s.numbers[name] == 0 || named[s.numbers[name]]):
+			case name == "streamed" && (gone == recLaid || cut): // it is in a chunk that nothing knows of any more
+			default:
+				t.Errorf("%s: what was written at %d is neither in the bucket nor kept", name, w.off)
+			}
+		}
+	}
+}
+
+// kept are the contents of all that is kept aside.
+func (s *strayScene) kept(t *testing.T) (all [][]byte) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.fs.opts.Dir, leftoversDir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(f, describedSuffix) {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// TestStageFilesThatAreNeedless: a mounter that dies between two steps leaves the file
+// of a stage whose content is elsewhere. It is removed, and what else has such a name
+// or nearly is not.
+func TestStageFilesThatAreNeedless(t *testing.T) {
+	s := newStrayScene(t)
+	dir := s.fs.opts.Dir
+	large := s.fs.stagePathOf(s.fs.table.get(s.ids["large"]))
+	waits, err := os.ReadFile(large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.ok("fsync", s.fsync(s.ids["large"]))
+	small := s.read(s.ids["small"], 0, 50)
+	s.leave(t)
+	put := func(name string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(filepath.Base(large), waits)                   // died after the record that it is committed
+	put(stageName(s.ids["small"], 7), small)           // died while the bytes were moved from memory to a file
+	put(stageName(s.ids["grown"], 9), nil)             // and before
+	put(stageName(s.ids["small"], 8), []byte("other")) // nobody knows
+	put(stageName(12345, 3), []byte("nobody's"))
+	for _, name := range []string{"stage-", "stage-mine", "stage-5.txt", "stage-5-6-7", "stage-05", "notes"} {
+		put(name, []byte("a user's"))
+	}
+	if err := os.Mkdir(filepath.Join(dir, "stage-77"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s.caller = s.successor(false)
+	s.settle(false)
+	left, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, p := range left {
+		names = append(names, filepath.Base(p))
+	}
+	if want := []string{"journal", leftoversDir, "notes", "room", "stage-", "stage-05", "stage-5-6-7", "stage-5.txt", "stage-77", "stage-mine"}; !slices.Equal(names, want) {
+		t.Errorf("left are %q, want %q", names, want)
+	}
+	var kept []string
+	for _, b := range s.kept(t) {
+		kept = append(kept, string(b))
+	}
+	slices.Sort(kept)
+	if want := []string{"nobody's", "other"}; !slices.Equal(kept, want) {
+		t.Errorf("kept are %.40q, want %q", kept, want)
+	}
+	if err := s.fs.Retire(); !storage.Is(err, storage.InUse) {
+		t.Errorf("the folder is retired: %v", err)
+	}
+}
+
+// TestStrayThatCannotBeMoved: a file that cannot be kept aside stays, is counted, and
+// is kept by the next mounter.
+func TestStrayThatCannotBeMoved(t *testing.T) {
+	s := newStrayScene(t)
+	dir := s.fs.opts.Dir
+	s.leave(t)
+	path, blocked := filepath.Join(dir, stageName(12345, 3)), filepath.Join(dir, leftoversDir)
+	for _, p := range []string{path, blocked} {
+		if err := os.WriteFile(p, []byte("somebody's"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := s.successor(true)
+	if _, err := os.Stat(path); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(blocked); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.fs.Leftovers(); err != nil || n != 1 {
+		t.Errorf("%d leftovers, %v, want 1", n, err)
+	}
+	c = c.crash(true)
+	if n, err := c.fs.Leftovers(); err != nil || n != 1 {
+		t.Errorf("%d leftovers, %v, want 1", n, err)
+	}
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("it is not moved: %v", err)
+	}
+	c.end()
+}
