@@ -90,3 +90,65 @@ func writeFlushed(path string, content []byte) error {
 	_, err = f.Write(content)
 	return errors.Join(err, f.Sync(), f.Close())
 }
+
+// The disk under the cache is full: the mounter says so and serves on, right, with what
+// fits, and takes more once there is room.
+func TestCacheDiskIsFull(t *testing.T) {
+	in := begin(t)
+	cache := filepath.Join(in.dir, "mounter", "cache")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	owner := os.Getuid()
+	if owner == 0 {
+		owner = 64801
+	}
+	mustRun(t, asRoot("chown", fmt.Sprintf("%d:%d", owner, owner), filepath.Dir(cache)))
+	options := func(mib int) string { return fmt.Sprintf("size=%dm,mode=0700,uid=%d,gid=%d", mib, owner, owner) }
+	mustRun(t, asRoot("mount", "-t", "tmpfs", "-o", options(12), "holdfast-test", cache))
+	t.Cleanup(func() {
+		if _, err := in.run(context.WithoutCancel(t.Context()), "down"); err != nil {
+			t.Error(err)
+		}
+		mustRun(t, asRoot("umount", cache))
+	})
+	in.up(t)
+	v := in.create(t, volumeName(t))
+	dir := v.mount(t)
+	const files, size = 4, 8 << 20
+	content := func(i int) string { return strings.Repeat(fmt.Sprintf("%07d\n", i), size/8) }
+	path := func(i int) string { return filepath.Join(dir, fmt.Sprint(i)) }
+	for i := range files {
+		if err := writeFlushed(path(i), []byte(content(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	readAll := func() {
+		t.Helper()
+		v.remount(t, dir) // the kernel's own cache goes
+		for i := range files {
+			if err := sameContent(path(i), content(i)); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	readAll()
+	readAll()
+	log := filepath.Join(in.dir, "logs", "mounter.log")
+	logged := func(text string) func() error {
+		return func() error {
+			b, err := os.ReadFile(log)
+			if err == nil && !strings.Contains(string(b), text) {
+				err = fmt.Errorf("%s does not say %q", log, text)
+			}
+			return err
+		}
+	}
+	eventually(t, time.Minute, logged("the chunk cache takes nothing new for a while: its disk failed"))
+	eventually(t, time.Minute, logged("no space left on device"))
+	mustRun(t, asRoot("mount", "-o", "remount,"+options(200), cache))
+	eventually(t, 3*time.Minute, func() error {
+		readAll()
+		return logged("the chunk cache's disk works again")()
+	})
+}

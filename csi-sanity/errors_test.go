@@ -48,12 +48,17 @@ func TestNoFuse(t *testing.T) {
 }
 
 func TestNoWeed(t *testing.T) {
+	small := filepath.Join(t.TempDir(), "weed")
+	if err := os.WriteFile(small, []byte("#!/bin/sh\necho 'version 30GB 4.48 abcdef0 linux amd64'\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		environment []string
 		words       []string
 	}{
 		"named and missing": {[]string{"HOLDFAST_WEED=/nowhere/weed"}, []string{"/nowhere/weed"}},
 		"another program":   {[]string{"HOLDFAST_WEED=/bin/true"}, []string{"/bin/true", "version"}},
+		"another build":     {[]string{"HOLDFAST_WEED=" + small}, []string{small, "30GB 4.48", "8000GB 4.48"}},
 		"nowhere":           {[]string{"HOLDFAST_WEED=", "HOLDFAST_CACHE=/nowhere/cache", "PATH=/nowhere"}, []string{"HOLDFAST_WEED", "python3"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,6 +71,33 @@ func TestNoWeed(t *testing.T) {
 			in.environment = nil
 			in.untouched(t)
 		})
+	}
+}
+
+// A folder that a weed of another build has written is refused and left as it is.
+func TestFolderOfAnotherBuild(t *testing.T) {
+	in := begin(t)
+	mark := filepath.Join(in.dir, "cluster", "VERSION")
+	if err := os.MkdirAll(filepath.Dir(mark), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const build = "30GB 4.48\n"
+	if err := os.WriteFile(mark, []byte(build), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	in.fails(t, in.upArgs(), filepath.Dir(mark), "30GB 4.48", "8000GB 4.48", "must not open its data")
+	in.untouched(t)
+	if err := sameContent(mark, build); err != nil {
+		t.Error(err)
+	}
+	entries, err := os.ReadDir(filepath.Dir(mark))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "VERSION" && e.Name() != "lock" {
+			t.Errorf("the refused start has made %s", e.Name())
+		}
 	}
 }
 

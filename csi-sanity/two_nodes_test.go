@@ -56,17 +56,33 @@ func startNode(t *testing.T, in *installation, id string) *secondNode {
 	eventually(t, time.Minute, func() error { _, err := os.Stat(filepath.Join(run, "keeper-mounter.sock")); return err })
 	n.start(t, uint32(mounter), "holdfast-mount", append([]string{"serve", "--run-dir", run, "--state-dir", filepath.Join(n.dir, "mounter")}, cluster(served)...)...)
 	n.start(t, 0, "holdfast", append([]string{"node", "--socket", socket, "--node-id", id, "--lease", testLease.String(), "--keeper-socket", filepath.Join(run, "keeper-node.sock")}, cluster(node)...)...)
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
+	conn := dialSocket(t, socket)
 	eventually(t, time.Minute, func() error {
 		_, err := csi.NewIdentityClient(conn).Probe(t.Context(), &csi.ProbeRequest{})
 		return err
 	})
 	n.node = csi.NewNodeClient(conn)
 	return n
+}
+
+// anotherNode starts one more node process beside, with the certificate in a file.
+func (n *secondNode) anotherNode(t *testing.T, in *installation, cert string) csi.NodeClient {
+	t.Helper()
+	socket := strings.TrimSuffix(cert, ".pem") + ".sock"
+	n.start(t, 0, "holdfast", "node", "--socket", socket, "--node-id", filepath.Base(socket), "--keeper-socket", filepath.Join(n.dir, "run", "keeper-node.sock"),
+		"--filer", in.mustStatus(t).Endpoints.Filer, "--tls-ca", filepath.Join(in.dir, "pki", "ca.crt"), "--tls-cert", cert)
+	eventually(t, time.Minute, func() error { _, err := os.Stat(socket); return err })
+	return csi.NewNodeClient(dialSocket(t, socket))
+}
+
+func dialSocket(t *testing.T, socket string) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
 }
 
 // certificates are the flags of a process that let it into a closed cluster.

@@ -3,6 +3,7 @@ package seaweed
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"time"
@@ -84,10 +85,13 @@ func classifyFrom(ctx context.Context, server string, err error) error {
 	if err == nil {
 		return nil
 	}
+	s, ok := status.FromError(err)
 	if ctx.Err() != nil {
+		if ok && s.Code() == codes.DeadlineExceeded && s.Message() != ctx.Err().Error() { // why there was no connection
+			return fmt.Errorf("%w (%s)", ctx.Err(), s.Message())
+		}
 		return ctx.Err()
 	}
-	s, ok := status.FromError(err)
 	if !ok {
 		return err
 	}
@@ -123,7 +127,8 @@ func (c *Client) call(ctx context.Context, f func(ctx context.Context, attempt i
 			return firstOf(ctx.Err(), err)
 		}
 		if errors.Is(err, context.DeadlineExceeded) {
-			return storage.Errorf(storage.Unavailable, "no answer from the filer within %v", c.timeout)
+			why := strings.TrimPrefix(err.Error(), context.DeadlineExceeded.Error())
+			return storage.Errorf(storage.Unavailable, "no answer from the filer within %v%s", c.timeout, why)
 		}
 		if !storage.Is(err, storage.Unavailable) {
 			return err

@@ -3,6 +3,7 @@ package pki
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -24,7 +25,7 @@ func (f Files) Validate() error {
 	return nil
 }
 
-// Check says whether the certificate can be read and has not ended: for a command,
+// Check says whether the certificate can be read, has begun and has not ended: for a command,
 // which is not there any more when it is renewed.
 func (f Files) Check(now time.Time) error {
 	p, err := readPair(f.Cert)
@@ -83,15 +84,24 @@ func verify(s tls.ConnectionState, roots *x509.CertPool) error {
 	}
 	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{DNSName: ServerName, Roots: roots, Intermediates: between})
 	if err != nil {
-		return fmt.Errorf("certificate of the server (%s): %w", s.PeerCertificates[0].Subject.CommonName, err)
+		hint := ""
+		if bad, ok := errors.AsType[x509.CertificateInvalidError](err); ok && bad.Reason == x509.Expired {
+			hint = " (is the clock of this machine right?)"
+		}
+		return storage.Errorf(storage.Denied, "certificate of the server (%s): %w%s", s.PeerCertificates[0].Subject.CommonName, err, hint)
 	}
 	return nil
 }
 
 // alive says whether a certificate is to be used now.
 func alive(path string, c *x509.Certificate, now time.Time) error {
-	if now.After(c.NotAfter) {
-		return storage.Errorf(storage.Denied, "the certificate in %s ended at %s; holdfast up renews it", path, c.NotAfter.Format(time.RFC3339))
+	switch {
+	case now.After(c.NotAfter):
+		return storage.Errorf(storage.Denied, "the certificate in %s ended at %s; holdfast up renews it (the clock of this machine says %s)",
+			path, c.NotAfter.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	case now.Before(c.NotBefore):
+		return storage.Errorf(storage.Denied, "the certificate in %s begins at %s, and the clock of this machine says %s: set the clock",
+			path, c.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return nil
 }

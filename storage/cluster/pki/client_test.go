@@ -156,6 +156,24 @@ func TestEnded(t *testing.T) {
 	}
 }
 
+// TestNotBegun: a clock that is far behind is told, for the own certificate and for
+// that of the server.
+func TestNotBegun(t *testing.T) {
+	now := time.Now()
+	a := mustOpen(t, filepath.Join(t.TempDir(), "pki"), now)
+	wantSigned(t, a, now.Add(3*time.Hour), "filer", "node")
+	for _, name := range []string{"filer", "node"} {
+		err := a.Files(name).Check(now)
+		if !storage.Is(err, storage.Denied) || !strings.Contains(err.Error(), a.Files(name).Cert+" begins at ") || !strings.Contains(err.Error(), "set the clock") {
+			t.Errorf("%v", err)
+		}
+	}
+	at := listen(t, a.Files("filer"), a.CA())
+	if _, err := ask(t, mustTLS(t, a.Files("node")), at); !storage.Is(err, storage.Denied) || !strings.Contains(err.Error(), "clock") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestFilesAreBothOrNone(t *testing.T) {
 	if config, err := (Files{}).TLS(); config != nil || err != nil {
 		t.Errorf("without files: %v, %v", config, err)
