@@ -52,7 +52,7 @@ func checkCapability(c *csi.VolumeCapability) error {
 	if _, ok := modeAccess[m]; !ok {
 		return storage.Errorf(storage.Invalid, "access mode %s is not known", m)
 	}
-	return nil
+	return checkMount(c.GetMount())
 }
 
 // accessOf returns the narrowest access that serves all the capabilities.

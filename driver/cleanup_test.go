@@ -14,8 +14,8 @@ import (
 // brokenTable cannot be read.
 type brokenTable struct{}
 
-func (brokenTable) Mounted(string) (mounted, readOnly bool, err error) {
-	return false, false, errors.New("the mount table cannot be read")
+func (brokenTable) Mounted(string) (bool, BindOptions, error) {
+	return false, BindOptions{}, errors.New("the mount table cannot be read")
 }
 
 // planted is what is below dir, by path: the content of files, the targets of

@@ -15,8 +15,8 @@ type fakeMounter struct {
 	mu struct {
 		sync.Mutex
 		mounts []Mounted
-		// at has every mount point, with whether it is read-only.
-		at      map[string]bool
+		// at has every mount point, with its options.
+		at      map[string]BindOptions
 		configs []MountConfig
 	}
 	// fail is returned by the call of that name.
@@ -32,7 +32,7 @@ var (
 
 func newFakeMounter() *fakeMounter {
 	f := &fakeMounter{fail: map[string]error{}}
-	f.mu.at = map[string]bool{}
+	f.mu.at = map[string]BindOptions{}
 	return f
 }
 
@@ -53,12 +53,12 @@ func (f *fakeMounter) Mount(_ context.Context, id, target string, readOnly bool,
 			return nil
 		}
 	}
-	f.mu.at[target] = readOnly
+	f.mu.at[target] = BindOptions{ReadOnly: readOnly}
 	f.mu.mounts = append(f.mu.mounts, Mounted{ID: id, Target: target, ReadOnly: readOnly, Healthy: true, Group: c.Group})
 	return nil
 }
 
-func (f *fakeMounter) Bind(_ context.Context, id, target string, readOnly bool) error {
+func (f *fakeMounter) Bind(_ context.Context, id, target string, o BindOptions) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.fail["Bind"]; err != nil {
@@ -67,7 +67,7 @@ func (f *fakeMounter) Bind(_ context.Context, id, target string, readOnly bool) 
 	for i := range f.mu.mounts {
 		if f.mu.mounts[i].ID == id {
 			f.mu.mounts[i].Binds = append(f.mu.mounts[i].Binds, target)
-			f.mu.at[target] = readOnly
+			f.mu.at[target] = o
 			return nil
 		}
 	}
@@ -118,11 +118,11 @@ func (f *fakeMounter) Health(_ context.Context, id string) (Health, error) {
 	return Health{}, storage.Errorf(storage.NotFound, "%s is not mounted", id)
 }
 
-func (f *fakeMounter) Mounted(path string) (mounted, readOnly bool, err error) {
+func (f *fakeMounter) Mounted(path string) (mounted bool, o BindOptions, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	readOnly, mounted = f.mu.at[path]
-	return mounted, readOnly, nil
+	o, mounted = f.mu.at[path]
+	return mounted, o, nil
 }
 
 // hurt makes a mount unhealthy.

@@ -23,25 +23,25 @@ import (
 
 // MountTable is the kernel's list of mounts.
 type MountTable interface {
-	// Mounted reports whether path is a mount point, and whether it is read-only.
-	Mounted(path string) (mounted, readOnly bool, err error)
+	// Mounted reports whether path is a mount point, and with which options.
+	Mounted(path string) (mounted bool, o BindOptions, err error)
 }
 
 // kernelTable reads /proc/self/mountinfo.
 type kernelTable struct{}
 
 // Mounted implements MountTable. The last line is the topmost mount.
-func (kernelTable) Mounted(path string) (mounted, readOnly bool, err error) {
+func (kernelTable) Mounted(path string) (mounted bool, o BindOptions, err error) {
 	path = realPath(path)
 	list, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != path, false })
 	if err != nil {
-		return false, false, fmt.Errorf("read the mount table: %w", err)
+		return false, BindOptions{}, fmt.Errorf("read the mount table: %w", err)
 	}
 	if len(list) == 0 {
-		return false, false, nil
+		return false, BindOptions{}, nil
 	}
-	top := list[len(list)-1]
-	return true, slices.Contains(strings.Split(top.Options, ","), "ro"), nil
+	has := strings.Split(list[len(list)-1].Options, ",")
+	return true, BindOptions{ReadOnly: slices.Contains(has, "ro"), NoExec: slices.Contains(has, "noexec")}, nil
 }
 
 // realPath resolves the links of the parent. The last element may be a mount

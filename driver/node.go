@@ -22,7 +22,7 @@ type Mounter interface {
 	// same again is fine, and revives a mount that is not healthy.
 	Mount(ctx context.Context, id, target string, readOnly bool, config []byte) error
 	// Bind shows a mounted volume at one more folder.
-	Bind(ctx context.Context, id, target string, readOnly bool) error
+	Bind(ctx context.Context, id, target string, o BindOptions) error
 	// Unmount ends the mount or the bind at target. What is not mounted is fine.
 	Unmount(ctx context.Context, target string) error
 	// Mounts lists what is mounted.
@@ -30,6 +30,10 @@ type Mounter interface {
 	// Health says how a mounted volume is, soon, and touches nothing.
 	Health(ctx context.Context, id string) (Health, error)
 }
+
+// BindOptions are those of one place of a volume. Set-user-id bits and devices have no
+// effect at any.
+type BindOptions struct{ ReadOnly, NoExec bool }
 
 // Mounted is a volume that is mounted on this node.
 type Mounted struct {

@@ -236,7 +236,7 @@ func TestPublishRefuses(t *testing.T) {
 	wantKind(t, "the staging path", b.publish(t, "staging", everyone, false), storage.Invalid)
 	must(t, os.WriteFile(b.path("file"), []byte("mine"), 0o600))
 	wantKind(t, "a file", b.publish(t, "file", everyone, false), storage.Invalid)
-	b.mounter.mu.at[b.path("alien")] = false
+	b.mounter.mu.at[b.path("alien")] = BindOptions{}
 	wantKind(t, "another's mount", b.publish(t, "alien", everyone, false), storage.Exists)
 }
 
@@ -291,7 +291,7 @@ func TestPublishReadOnly(t *testing.T) {
 	// What is asked for a pod cannot widen what was staged.
 	must(t, b.publish(t, "writer", everyone, false))
 	for _, at := range []string{"staging", "pod", "writer"} {
-		if _, ro, _ := b.mounter.Mounted(b.path(at)); !ro {
+		if _, o, _ := b.mounter.Mounted(b.path(at)); !o.ReadOnly {
 			t.Errorf("%s is writable", at)
 		}
 	}
@@ -319,7 +319,7 @@ func TestManyPodsOnOneNode(t *testing.T) {
 	must(t, b.publish(t, "pod", multiWriter, false))
 	must(t, b.publish(t, "second", multiWriter, false))
 	must(t, b.publish(t, "reader", multiWriter, true))
-	if _, ro, _ := b.mounter.Mounted(b.path("reader")); !ro {
+	if _, o, _ := b.mounter.Mounted(b.path("reader")); !o.ReadOnly {
 		t.Error("a read-only publish is writable")
 	}
 }
@@ -371,7 +371,7 @@ func TestUnpublishRemovesNothingButAnEmptyFolder(t *testing.T) {
 
 type alwaysMounted struct{}
 
-func (alwaysMounted) Mounted(string) (mounted, readOnly bool, err error) { return true, false, nil }
+func (alwaysMounted) Mounted(string) (bool, BindOptions, error) { return true, BindOptions{}, nil }
 
 func TestNobodyUnmountsAnotherVolume(t *testing.T) {
 	b := newBench(t)

@@ -36,6 +36,12 @@ They stand in a StorageClass, or behind ` + "`--param`" + ` of ` + "`holdfast vo
 
 The templates need external-provisioner with ` + "`--extra-create-metadata`" + `.
 
+## How a volume is mounted
+
+` + "`mountOptions`" + ` of a StorageClass or a PersistentVolume (CSI's mount flags) may be ` + "`" + strings.Join(mountFlags, "`, `") + "`" + `; others are refused, and so are ` + "`ro`" + ` and ` + "`rw`" + ` together. ` + "`ro`" + ` and ` + "`noexec`" + ` hold where a pod has the volume, not at the staging path; ` + "`rw`" + ` does not make writable what is read-only otherwise. ` + "`nosuid`" + ` and ` + "`nodev`" + ` hold always. The others have no effect: reading does not update access times.
+
+The file system type (` + "`csi.storage.k8s.io/fstype`" + `) is ` + "`" + fileSystem + "`" + ` or left out; others are refused.
+
 ## Parameters of other drivers
 
 ` + "`path`" + ` (` + seaweedfsCSI + `): /buckets/NAME or /buckets/NAME/FOLDER, the same as ` + "`bucketName`" + ` and ` + "`prefix`" + `. The following have no effect. A value that asks for what is so anyway is accepted, others are refused with the reason.

@@ -64,16 +64,17 @@ func (n *Node) publish(ctx context.Context, id storage.VolumeID, req *csi.NodePu
 	if samePath(have.Target, target) {
 		return storage.Errorf(storage.Invalid, "the target path %s is the staging path", target)
 	}
-	ro := have.ReadOnly || req.GetReadonly() || readOnly(m)
-	mounted, mountedRO, err := n.table.Mounted(target)
+	want := bindOptions(req.GetVolumeCapability())
+	want.ReadOnly = want.ReadOnly || have.ReadOnly || req.GetReadonly() || readOnly(m)
+	mounted, has, err := n.table.Mounted(target)
 	if err != nil {
 		return err
 	}
 	switch {
 	case mounted && !have.boundAt(target):
 		return storage.Errorf(storage.Exists, "something else is mounted at %s", target)
-	case mounted && mountedRO != ro:
-		return storage.Errorf(storage.Exists, "volume %s is published at %s with read-only %v, not %v", id, target, mountedRO, ro)
+	case mounted && has != want:
+		return storage.Errorf(storage.Exists, "volume %s is published at %s with read-only %v and noexec %v, not %v and %v", id, target, has.ReadOnly, has.NoExec, want.ReadOnly, want.NoExec)
 	case mounted:
 		return nil
 	case m == singleWriter && publishedElsewhere(have, target):
@@ -83,7 +84,11 @@ func (n *Node) publish(ctx context.Context, id storage.VolumeID, req *csi.NodePu
 	if err != nil {
 		return err
 	}
-	if err := n.mounter.Bind(ctx, string(id), target, ro); err != nil {
+	err = n.mounter.Bind(ctx, string(id), target, want)
+	if err == nil && want.NoExec {
+		err = n.holds(ctx, target, want)
+	}
+	if err != nil {
 		err = fmt.Errorf("publish volume %s: %w", id, err)
 		if made {
 			err = errors.Join(err, n.removeDir(target))
@@ -92,6 +97,19 @@ func (n *Node) publish(ctx context.Context, id storage.VolumeID, req *csi.NodePu
 	}
 	n.log.InfoContext(ctx, "volume published", slog.String("volume", string(id)), slog.String("path", target))
 	return nil
+}
+
+// holds makes sure that what was just bound has the options that were asked for: a
+// keeper that is older than an option does not know it. Otherwise it is taken away.
+func (n *Node) holds(ctx context.Context, target string, want BindOptions) error {
+	_, has, err := n.table.Mounted(target)
+	if err == nil && has == want {
+		return nil
+	}
+	if err == nil {
+		err = storage.Errorf(storage.Unsupported, "mount flag noexec has no effect at %s: the keeper on this node is of an older version", target)
+	}
+	return errors.Join(err, n.unmount(ctx, target))
 }
 
 func publishedElsewhere(m *Mounted, target string) bool {

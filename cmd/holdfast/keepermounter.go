@@ -26,8 +26,8 @@ func (m keeperMounter) Mount(ctx context.Context, id, target string, readOnly bo
 }
 
 // Bind implements driver.Mounter.
-func (m keeperMounter) Bind(ctx context.Context, id, target string, readOnly bool) error {
-	return m.keeper.Bind(ctx, keeper.BindRequest{ID: id, Target: target, ReadOnly: readOnly})
+func (m keeperMounter) Bind(ctx context.Context, id, target string, o driver.BindOptions) error {
+	return m.keeper.Bind(ctx, keeper.BindRequest{ID: id, Target: target, BindOptions: keeper.BindOptions(o)})
 }
 
 // Unmount implements driver.Mounter.

@@ -41,9 +41,10 @@ func (k *Keeper) bind(ctx context.Context, r BindRequest) error {
 		return err
 	}
 	defer p.close()
-	readOnly := r.ReadOnly || s.readOnly
+	want := r.BindOptions
+	want.ReadOnly = want.ReadOnly || s.readOnly
 	if m, mounted := at(all, p); mounted {
-		if m.readOnly != readOnly || m.path == path {
+		if m.options != want || m.path == path {
 			return storage.Errorf(storage.Exists, "path %s: session %s is mounted there with other options", r.Target, r.ID)
 		}
 		return nil
@@ -56,8 +57,15 @@ func (k *Keeper) bind(ctx context.Context, r BindRequest) error {
 		return err
 	}
 	defer closeAll([]int{tree})
-	if readOnly {
-		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+	var attr uint64
+	if want.ReadOnly {
+		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	if want.NoExec {
+		attr |= unix.MOUNT_ATTR_NOEXEC
+	}
+	if attr != 0 {
+		if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attr}); err != nil {
 			return pathError(p.path, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,10 +77,22 @@ func TestReadOnly(t *testing.T) {
 func TestBinds(t *testing.T) {
 	r := up(t)
 	target := r.mount("vol", config{})
-	writable, readOnly := r.target("rw"), r.target("ro")
+	writable, readOnly, noExec := r.target("rw"), r.target("ro"), r.target("noexec")
+	ro, inert := keeper.BindOptions{ReadOnly: true}, keeper.BindOptions{NoExec: true}
+	r.must(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: noExec, BindOptions: inert}))
+	r.must(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: noExec, BindOptions: inert}))
+	r.want(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: noExec}), storage.Exists)
+	var fs unix.Statfs_t
+	if err := unix.Statfs(noExec, &fs); err != nil || fs.Flags&unix.ST_NOEXEC == 0 {
+		t.Errorf("flags %x, %v: programs can be run", fs.Flags, err)
+	}
+	if all, err := r.node.Sessions(t.Context()); err != nil || len(all) != 1 || !slices.Equal(all[0].Binds, []string{noExec}) || !slices.Equal(all[0].BindOptions, []keeper.BindOptions{inert}) {
+		t.Errorf("sessions: %+v, %v", all, err)
+	}
+	r.must(r.node.Unmount(t.Context(), noExec))
 	r.must(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: writable}))
-	r.must(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: readOnly, ReadOnly: true}))
-	r.must(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: readOnly, ReadOnly: true}))
+	r.must(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: readOnly, BindOptions: ro}))
+	r.must(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: readOnly, BindOptions: ro}))
 	r.want(r.node.Bind(t.Context(), keeper.BindRequest{ID: "vol", Target: readOnly}), storage.Exists)
 	r.want(r.node.Bind(t.Context(), keeper.BindRequest{ID: "none", Target: readOnly}), storage.NotFound)
 	r.works(writable, 1)

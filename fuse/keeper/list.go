@@ -34,7 +34,7 @@ func (k *Keeper) list(ctx context.Context, after string) (sessionsAnswer, error)
 		info.Serving = here && s.server() == current && !info.Dead
 		for _, m := range ofDev(all, dev) {
 			if m.path != path {
-				info.Binds = append(info.Binds, m.path)
+				info.Binds, info.BindOptions = append(info.Binds, m.path), append(info.BindOptions, m.options)
 			}
 		}
 		infos = append(infos, info)
@@ -47,11 +47,11 @@ func (k *Keeper) list(ctx context.Context, after string) (sessionsAnswer, error)
 			continue
 		}
 		if i, ok := orphans[m.dev]; ok {
-			infos[i].Binds = append(infos[i].Binds, m.path)
+			infos[i].Binds, infos[i].BindOptions = append(infos[i].Binds, m.path), append(infos[i].BindOptions, m.options)
 			continue
 		}
 		orphans[m.dev] = len(infos)
-		infos = append(infos, SessionInfo{ID: id, Target: m.path, ReadOnly: m.readOnly, Dead: k.dead(ctx, m)})
+		infos = append(infos, SessionInfo{ID: id, Target: m.path, ReadOnly: m.options.ReadOnly, Dead: k.dead(ctx, m)})
 	}
 	infos = slices.DeleteFunc(infos, func(i SessionInfo) bool { return i.ID <= after })
 	slices.SortFunc(infos, func(a, b SessionInfo) int {

@@ -74,12 +74,19 @@ func (r MountRequest) Validate() error {
 	return checkPath(r.Target)
 }
 
+// BindOptions are those of one bind. Set-user-id bits and devices have no effect on
+// any mount of the keeper.
+type BindOptions struct {
+	ReadOnly bool `json:"readOnly,omitempty"`
+	NoExec   bool `json:"noExec,omitempty"`
+}
+
 // BindRequest asks for a session's mount at one more directory. A bind of a
 // read-only session is read-only, whatever is asked.
 type BindRequest struct {
-	ID       string `json:"id"`
-	Target   string `json:"target"`
-	ReadOnly bool   `json:"readOnly,omitempty"`
+	ID     string `json:"id"`
+	Target string `json:"target"`
+	BindOptions
 }
 
 // Validate says what is wrong with the request.
@@ -92,11 +99,13 @@ func (r BindRequest) Validate() error {
 
 // SessionInfo is what the keeper knows of a session.
 type SessionInfo struct {
-	ID       string          `json:"id"`
-	Target   string          `json:"target"`
-	Binds    []string        `json:"binds,omitempty"`
-	ReadOnly bool            `json:"readOnly,omitempty"`
-	Config   json.RawMessage `json:"config,omitempty"`
+	ID     string   `json:"id"`
+	Target string   `json:"target"`
+	Binds  []string `json:"binds,omitempty"`
+	// BindOptions are those of Binds, in the same order.
+	BindOptions []BindOptions   `json:"bindOptions,omitempty"`
+	ReadOnly    bool            `json:"readOnly,omitempty"`
+	Config      json.RawMessage `json:"config,omitempty"`
 	// Serving: a mounter answers its requests now.
 	Serving bool `json:"serving,omitempty"`
 	// Dead: nobody ever will again (ENOTCONN). Unmount or Reap takes it away.

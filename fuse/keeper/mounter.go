@@ -166,7 +166,7 @@ func (k *Keeper) adopt(m *mounter, o offerMessage, fds []int) error {
 			own = candidate
 		}
 	}
-	o.ReadOnly = own.readOnly
+	o.ReadOnly = own.options.ReadOnly
 	if checkPath(o.Target) != nil {
 		o.Target = own.path
 	}

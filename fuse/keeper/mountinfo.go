@@ -33,7 +33,7 @@ type mount struct {
 	path       string
 	fsType     string
 	source     string
-	readOnly   bool
+	options    BindOptions
 }
 
 // mounts returns all mounts that this process sees.
@@ -44,10 +44,11 @@ func mounts() ([]mount, error) {
 	}
 	all := make([]mount, 0, len(infos))
 	for _, i := range infos {
+		options := strings.Split(i.Options, ",")
 		all = append(all, mount{
 			id: i.ID, parent: i.Parent, dev: fmt.Sprintf("%d:%d", i.Major, i.Minor), path: i.Mountpoint,
 			fsType: i.FSType, source: i.Source,
-			readOnly: slices.Contains(strings.Split(i.Options, ","), "ro"),
+			options: BindOptions{ReadOnly: slices.Contains(options, "ro"), NoExec: slices.Contains(options, "noexec")},
 		})
 	}
 	return all, nil

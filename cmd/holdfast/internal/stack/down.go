@@ -98,8 +98,12 @@ func unmountSession(ctx context.Context, node *keeper.Node, s keeper.SessionInfo
 		if err == nil {
 			continue
 		}
-		for _, back := range s.Binds[:min(i, len(s.Binds))] {
-			if backErr := node.Bind(ctx, keeper.BindRequest{ID: s.ID, Target: back, ReadOnly: s.ReadOnly}); backErr != nil {
+		for j, back := range s.Binds[:min(i, len(s.Binds))] {
+			options := keeper.BindOptions{ReadOnly: s.ReadOnly}
+			if j < len(s.BindOptions) { // an older keeper does not tell them
+				options = s.BindOptions[j]
+			}
+			if backErr := node.Bind(ctx, keeper.BindRequest{ID: s.ID, Target: back, BindOptions: options}); backErr != nil {
 				err = errors.Join(err, fmt.Errorf("%s is not mounted again: %w", back, backErr))
 			}
 		}
