@@ -121,7 +121,7 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 			return &csi.GetCapacityResponse{}, nil //nolint:nilerr // it is an answer
 		}
 	}
-	space, err := c.capacity.Space(ctx)
+	space, err := c.capacity.Space(ctx, storage.Placement{})
 	if err != nil {
 		return nil, err
 	}

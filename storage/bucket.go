@@ -97,6 +97,8 @@ type Record struct {
 	Capacity int64 `json:"capacity"`
 	// Access is the mode asked for: "shared", "single" or "read-only".
 	Access AccessMode `json:"access"`
+	// Placement is what the rule for the content says, where the volume has one.
+	Placement Placement `json:"placement,omitzero"`
 	// Parameters of the StorageClass, as given.
 	Parameters map[string]string `json:"parameters,omitempty"`
 	// User and Keys for S3.
@@ -177,6 +179,7 @@ type Records interface {
 
 // Capacity measures the store.
 type Capacity interface {
-	// Space returns what the whole store can take and what is left.
-	Space(ctx context.Context) (Space, error)
+	// Space returns what the whole store can take, and what is left, of content that is
+	// stored as often as p has it: its disks and data centers are not told apart.
+	Space(ctx context.Context, p Placement) (Space, error)
 }

@@ -85,6 +85,8 @@ func (r *Record) check(id VolumeID) error {
 		return Errorf(Corrupt, "record of volume %q: onDelete %q: %s, %s or %s are possible", id, r.OnDelete, DeleteData, Retain, Archive)
 	case r.Prefix != "" && !r.Adopted:
 		return Errorf(Corrupt, "record of volume %q: it is the folder %q of a bucket that is said to be its own", id, string(r.Prefix))
+	case r.Placement.Check() != nil:
+		return Errorf(Corrupt, "record of volume %q: %w", id, r.Placement.Check())
 	case r.Prefix.CheckFolder() != nil:
 		return Errorf(Corrupt, "record of volume %q: %w", id, r.Prefix.CheckFolder())
 	}

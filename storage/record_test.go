@@ -16,7 +16,8 @@ func whole() Record {
 	r := Record{
 		Version: RecordVersion, ID: "v", Name: "pvc-v", Bucket: "v-bucket", Capacity: 1 << 40, Access: Single,
 		Parameters: map[string]string{"a": "b"}, User: "holdfast-v", Keys: Keys{Access: "AK", Secret: "hush"},
-		Phase: Ready, Created: at,
+		Placement: Placement{Replication: "001", DiskType: "ssd", DataCenter: "dc1"},
+		Phase:     Ready, Created: at,
 	}
 	r.Grant("node-1", Lease{For: time.Minute, Grace: time.Second, Path: "/p"}, at)
 	return r
@@ -69,6 +70,7 @@ func TestRecordRefuses(t *testing.T) {
 		"access":      {edit("access", "exclusive"), Corrupt, "shared, single or read-only"},
 		"phase":       {edit("phase", ""), Corrupt, "creating, ready, deleting or archived"},
 		"on delete":   {edit("onDelete", "keep"), Corrupt, "delete, retain or archive"},
+		"placement":   {edit("placement", map[string]any{"replication": "1"}), Corrupt, "three digits"},
 		"own folder":  {edit("prefix", "a"), Corrupt, `folder "a"`},
 		"capacity":    {edit("capacity", -1), Corrupt, "capacity -1"},
 		"lease":       {edit("leases", map[string]any{"n": map[string]any{"for": 2 * time.Hour}}), Corrupt, `"n"`},

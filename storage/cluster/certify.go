@@ -127,11 +127,14 @@ func (c *Cluster) renew(ctx context.Context) {
 // business there.
 func (o Options) allowed() map[string][]string {
 	weed := []string{masterName, volumeRole, filerName, s3Name, AdminName}
-	clients := slices.Clone(weed)
+	clients, master := slices.Clone(weed), slices.Clone(weed)
 	for _, c := range o.Clients {
 		clients = append(clients, c.Name)
+		if c.Master {
+			master = append(master, c.Name)
+		}
 	}
-	return map[string][]string{masterName: weed, volumeRole: clients, filerName: clients, s3Name: weed}
+	return map[string][]string{masterName: master, volumeRole: clients, filerName: clients, s3Name: weed}
 }
 
 // securityName is weed's configuration of TLS and tokens, in the folder conf.

@@ -53,6 +53,16 @@ var memoryLimit = map[string]string{
 	s3Name:     "512MiB",
 }
 
+// flags of a volume server.
+func (p Place) flags() (flags []string) {
+	for _, f := range [][2]string{{"-dataCenter=", p.DataCenter}, {"-rack=", p.Rack}, {"-disk=", p.Disk}} {
+		if f[1] != "" {
+			flags = append(flags, f[0]+f[1])
+		}
+	}
+	return flags
+}
+
 // specs returns the processes in the order in which they depend on each other.
 func specs(o Options, kek string) []supervise.Spec {
 	d, ports := folder(o.Dir), PortPlan(o.PortBase, o.VolumeServers)
@@ -84,13 +94,17 @@ func specs(o Options, kek string) []supervise.Spec {
 		"-telemetry=false",
 	)}
 	for i, p := range ports.Volumes {
-		all = append(all, spec(volumeName(i), "volume", p,
+		volume := spec(volumeName(i), volumeRole, p,
 			"-dir="+d.data(volumeName(i)),
 			fmt.Sprintf("-max=%d", maxVolumes),
 			"-minFreeSpace="+minFreeSpace,
 			"-master="+master,
 			fmt.Sprintf("-preStopSeconds=%d", preStopSeconds),
-		))
+		)
+		if i < len(o.Places) {
+			volume.Args = append(volume.Args, o.Places[i].flags()...)
+		}
+		all = append(all, volume)
 	}
 	filer := spec(filerName, "filer", ports.Filer,
 		"-master="+master,

@@ -37,6 +37,9 @@ type Options struct {
 	PortBase int
 	// VolumeServers is their number. 0 means 2. It may grow later, not shrink.
 	VolumeServers int
+	// Places are where the volume servers say that they are, one for each in turn; those
+	// without one are in SeaweedFS's usual place. On one machine it is for tests.
+	Places []Place
 	// Replication is SeaweedFS's, "00N" for N further copies on other volume
 	// servers. Empty means "000". With all of N+1 volume servers needed for each
 	// write, one more than that should run.
@@ -62,11 +65,17 @@ type Options struct {
 	Progress func(string)
 }
 
+// Place is where a volume server says that it is, and on what kind of disk. What is
+// empty is SeaweedFS's own.
+type Place struct{ DataCenter, Rack, Disk string }
+
 // Client is a holder of a certificate beside weed's own processes: it may speak
 // to the filer and the volume servers.
 type Client struct {
 	// Name is that of its file, see pki.Files.
 	Name string
+	// Master says that it may speak to the master as well.
+	Master bool
 	// Owner of the file; nil for us.
 	Owner *pki.Owner
 }
@@ -89,6 +98,8 @@ func (o Options) Validate() error {
 		return invalid("IP %q: must be one IPv4 address of this machine", o.IP)
 	case o.VolumeServers < 1 || o.VolumeServers > maxVolumeServers:
 		return invalid("%d volume servers: 1 to %d are possible", o.VolumeServers, maxVolumeServers)
+	case len(o.Places) > o.VolumeServers:
+		return invalid("%d places for %d volume servers", len(o.Places), o.VolumeServers)
 	case !replicationPattern.MatchString(o.Replication):
 		return invalid("replication %q: must be 00N, N further copies on other volume servers", o.Replication)
 	case int(o.Replication[2]-'0') >= o.VolumeServers:

@@ -14,6 +14,9 @@ type control struct {
 	// keys counts the key pairs made, so that none is made twice.
 	keys  uint64
 	space storage.Space
+	// rules by which content would be placed, and the servers for it.
+	rules    map[root]storage.Placement
+	topology storage.Topology
 }
 
 // defaultSpace is what a new store says of itself: enough for any test.
@@ -25,5 +28,7 @@ func newControl() control {
 		users:   map[string]*user{},
 		records: map[storage.VolumeID]record{},
 		space:   defaultSpace,
+
+		rules: map[root]storage.Placement{}, topology: defaultTopology(),
 	}
 }

@@ -12,6 +12,11 @@ func TestBuckets(t *testing.T)  { storagetest.Buckets(t, New()) }
 func TestRecords(t *testing.T)  { storagetest.Records(t, New()) }
 func TestCapacity(t *testing.T) { storagetest.Capacity(t, New()) }
 
+func TestPlacer(t *testing.T) {
+	s := New()
+	storagetest.Placer(t, s, s)
+}
+
 func TestAccess(t *testing.T) {
 	s := New()
 	storagetest.Access(t, s, s, s.use)

@@ -1,7 +1,7 @@
 // Package memory is a store in memory, for the tests of what stands on the
 // floor.
 //
-// Owns: Store, the control path (buckets, users, records, space), and Bucket,
+// Owns: Store, the control path (buckets, users, records, rules, space), and Bucket,
 // the names and chunks of one volume.
 //
 // Never: a socket or a file. It passes the suites of storage/storagetest, which

@@ -1,6 +1,7 @@
 package seaweed
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path"
@@ -31,6 +32,9 @@ const (
 	// signedAge is the same where an assignment comes with a token, which the
 	// volume servers honour for ten seconds, unless they are told otherwise.
 	signedAge = 5 * time.Second
+	// someName stands for a file where none is meant: the filer's rules are for what is
+	// below a root, not for the root.
+	someName = "file"
 )
 
 // target is where one chunk is to be uploaded.
@@ -152,7 +156,7 @@ func (a *assigner) assign(ctx context.Context, near storage.Path, count int32, s
 	asked := time.Now()
 	r, err := a.ask(ctx, &filerpb.AssignVolumeRequest{
 		Count: count, Collection: string(a.bucket),
-		Path:             path.Join(a.root, string(near)),
+		Path:             path.Join(a.root, cmp.Or(string(near), someName)),
 		ExpectedDataSize: uint64(size),
 	})
 	if err != nil {

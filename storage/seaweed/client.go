@@ -77,6 +77,8 @@ type Client struct {
 	// out.
 	signature int32
 	locations *locations
+	// placing is held by the one that changes the filer's rules.
+	placing chan struct{}
 }
 
 // Open prepares a client. It connects when the first call is made, so it does
@@ -98,7 +100,7 @@ func Open(_ context.Context, o Options) (*Client, error) {
 	c := &Client{
 		conn: conn, filer: filerpb.NewSeaweedFilerClient(conn),
 		volumes: &transport{newPool(o.TLS)}, servers: newServers(o.TLS), log: o.Logger,
-		timeout: o.CallTimeout, signature: newSignature(),
+		timeout: o.CallTimeout, signature: newSignature(), placing: make(chan struct{}, 1),
 	}
 	c.locations = newLocations(c.lookupVolumes)
 	return c, nil

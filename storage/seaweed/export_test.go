@@ -28,3 +28,37 @@ func (c *Client) UserFile(ctx context.Context, name string) (string, error) {
 func (c *Client) PutUserFile(ctx context.Context, name, body string) error {
 	return c.changeFile(ctx, usersDir, name, func([]byte) ([]byte, error) { return []byte(body), nil })
 }
+
+// PutRules writes what stands for the filer's rules, and RawRules reads it.
+func (c *Client) PutRules(ctx context.Context, body []byte) error {
+	e, err := c.entry(ctx, rulesDir, rulesName)
+	if storage.Is(err, storage.NotFound) {
+		_, err = c.create(ctx, rulesDir, toWire(storage.Entry{Name: rulesName, Mode: 0o644, Size: int64(len(body)), Inline: body}))
+		return err
+	}
+	if err == nil {
+		e.Inline, e.Size = body, int64(len(body))
+		_, err = c.update(ctx, rulesDir, e)
+	}
+	return err
+}
+
+// RawRules reads what stands for the filer's rules.
+func (c *Client) RawRules(ctx context.Context) ([]byte, error) {
+	e, err := c.entry(ctx, rulesDir, rulesName)
+	return e.Inline, err
+}
+
+// Holders are the servers that have a chunk, as the master says now.
+func (c *Client) Holders(ctx context.Context, id storage.ChunkID) ([]string, error) {
+	volume, err := volumeOf(id)
+	if err != nil {
+		return nil, err
+	}
+	found, err := c.lookupVolumes(ctx, []string{volume})
+	var at []string
+	for _, h := range found[volume] {
+		at = append(at, h.http)
+	}
+	return at, err
+}

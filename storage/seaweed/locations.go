@@ -11,6 +11,9 @@ import (
 	"github.com/holdfast-csi/holdfast/storage/seaweed/filerpb"
 )
 
+// grpcOffset is from a server's HTTP port to its gRPC port, where nothing else is said.
+const grpcOffset = 10000
+
 // holder is a volume server: the host:port where it has chunks, and that of its
 // gRPC.
 type holder struct{ http, grpc string }
@@ -23,7 +26,7 @@ func holderOf(l *filerpb.Location) holder {
 	}
 	grpc := int(l.GetGrpcPort())
 	if n, err := strconv.Atoi(port); grpc == 0 && err == nil {
-		grpc = n + 10000 // weed's own rule
+		grpc = n + grpcOffset
 	}
 	p.grpc = net.JoinHostPort(host, strconv.Itoa(grpc))
 	return p

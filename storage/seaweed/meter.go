@@ -25,7 +25,7 @@ func (m *meter) Usage(ctx context.Context) (storage.Usage, error) {
 	if err != nil {
 		return storage.Usage{}, err
 	}
-	s, err := m.statistics(ctx, string(m.bucket))
+	s, err := m.statistics(ctx, string(m.bucket), storage.Placement{})
 	if err != nil {
 		return storage.Usage{}, fmt.Errorf("measure bucket %s: %w", m.bucket, err)
 	}
@@ -39,8 +39,8 @@ func (m *meter) Size(ctx context.Context) (int64, error) {
 }
 
 // Space implements storage.Capacity.
-func (c *Client) Space(ctx context.Context) (storage.Space, error) {
-	s, err := c.statistics(ctx, "")
+func (c *Client) Space(ctx context.Context, p storage.Placement) (storage.Space, error) {
+	s, err := c.statistics(ctx, "", p)
 	if err != nil {
 		return storage.Space{}, fmt.Errorf("measure the cluster: %w", err)
 	}
@@ -48,10 +48,12 @@ func (c *Client) Space(ctx context.Context) (storage.Space, error) {
 	return storage.Space{Total: total, Free: max(total-used, 0)}, nil
 }
 
-func (c *Client) statistics(ctx context.Context, collection string) (*filerpb.StatisticsResponse, error) {
+// statistics counts one copy of what there is, and as room what can be stored as often
+// as p has it.
+func (c *Client) statistics(ctx context.Context, collection string, p storage.Placement) (*filerpb.StatisticsResponse, error) {
 	var s *filerpb.StatisticsResponse
 	err := c.call(ctx, func(ctx context.Context, _ int) error {
-		r, err := c.filer.Statistics(ctx, &filerpb.StatisticsRequest{Collection: collection})
+		r, err := c.filer.Statistics(ctx, &filerpb.StatisticsRequest{Collection: collection, Replication: p.Replication})
 		s = r
 		return classify(ctx, err)
 	})

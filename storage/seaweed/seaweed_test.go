@@ -83,6 +83,8 @@ func TestRecords(t *testing.T) { storagetest.Records(t, open(t)) }
 
 func TestCapacity(t *testing.T) { storagetest.Capacity(t, open(t)) }
 
+func TestPlacer(t *testing.T) { storagetest.Placer(t, open(t), open(t)) }
+
 // TestPrepareKeepsWhatIsThere: a repeated Prepare changes no mode that a user
 // has set since.
 func TestPrepareKeepsWhatIsThere(t *testing.T) {

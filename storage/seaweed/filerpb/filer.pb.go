@@ -1724,13 +1724,15 @@ func (x *AssignVolumeRequest) GetExpectedDataSize() uint64 {
 }
 
 type AssignVolumeResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	FileId        string                 `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
-	Count         int32                  `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
-	Auth          string                 `protobuf:"bytes,5,opt,name=auth,proto3" json:"auth,omitempty"`
-	Error         string                 `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
-	Location      *Location              `protobuf:"bytes,9,opt,name=location,proto3" json:"location,omitempty"`
-	Fsync         bool                   `protobuf:"varint,11,opt,name=fsync,proto3" json:"fsync,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	FileId string                 `protobuf:"bytes,1,opt,name=file_id,json=fileId,proto3" json:"file_id,omitempty"`
+	Count  int32                  `protobuf:"varint,4,opt,name=count,proto3" json:"count,omitempty"`
+	Auth   string                 `protobuf:"bytes,5,opt,name=auth,proto3" json:"auth,omitempty"`
+	// What the path's rules say, or the filer's own.
+	Replication   string    `protobuf:"bytes,7,opt,name=replication,proto3" json:"replication,omitempty"`
+	Error         string    `protobuf:"bytes,8,opt,name=error,proto3" json:"error,omitempty"`
+	Location      *Location `protobuf:"bytes,9,opt,name=location,proto3" json:"location,omitempty"`
+	Fsync         bool      `protobuf:"varint,11,opt,name=fsync,proto3" json:"fsync,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1782,6 +1784,13 @@ func (x *AssignVolumeResponse) GetCount() int32 {
 func (x *AssignVolumeResponse) GetAuth() string {
 	if x != nil {
 		return x.Auth
+	}
+	return ""
+}
+
+func (x *AssignVolumeResponse) GetReplication() string {
+	if x != nil {
+		return x.Replication
 	}
 	return ""
 }
@@ -2128,6 +2137,87 @@ func (x *StatisticsResponse) GetLogicalUsedSize() uint64 {
 	return 0
 }
 
+type GetFilerConfigurationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFilerConfigurationRequest) Reset() {
+	*x = GetFilerConfigurationRequest{}
+	mi := &file_filerpb_filer_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFilerConfigurationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFilerConfigurationRequest) ProtoMessage() {}
+
+func (x *GetFilerConfigurationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_filerpb_filer_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFilerConfigurationRequest.ProtoReflect.Descriptor instead.
+func (*GetFilerConfigurationRequest) Descriptor() ([]byte, []int) {
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{29}
+}
+
+type GetFilerConfigurationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// host:port, or host:port.grpcPort.
+	Masters       []string `protobuf:"bytes,1,rep,name=masters,proto3" json:"masters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetFilerConfigurationResponse) Reset() {
+	*x = GetFilerConfigurationResponse{}
+	mi := &file_filerpb_filer_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetFilerConfigurationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetFilerConfigurationResponse) ProtoMessage() {}
+
+func (x *GetFilerConfigurationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_filerpb_filer_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetFilerConfigurationResponse.ProtoReflect.Descriptor instead.
+func (*GetFilerConfigurationResponse) Descriptor() ([]byte, []int) {
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *GetFilerConfigurationResponse) GetMasters() []string {
+	if x != nil {
+		return x.Masters
+	}
+	return nil
+}
+
 type EventNotification struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	OldEntry      *Entry                 `protobuf:"bytes,1,opt,name=old_entry,json=oldEntry,proto3" json:"old_entry,omitempty"`
@@ -2140,7 +2230,7 @@ type EventNotification struct {
 
 func (x *EventNotification) Reset() {
 	*x = EventNotification{}
-	mi := &file_filerpb_filer_proto_msgTypes[29]
+	mi := &file_filerpb_filer_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2152,7 +2242,7 @@ func (x *EventNotification) String() string {
 func (*EventNotification) ProtoMessage() {}
 
 func (x *EventNotification) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[29]
+	mi := &file_filerpb_filer_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2165,7 +2255,7 @@ func (x *EventNotification) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventNotification.ProtoReflect.Descriptor instead.
 func (*EventNotification) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{29}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *EventNotification) GetOldEntry() *Entry {
@@ -2212,7 +2302,7 @@ type SubscribeMetadataRequest struct {
 
 func (x *SubscribeMetadataRequest) Reset() {
 	*x = SubscribeMetadataRequest{}
-	mi := &file_filerpb_filer_proto_msgTypes[30]
+	mi := &file_filerpb_filer_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2314,7 @@ func (x *SubscribeMetadataRequest) String() string {
 func (*SubscribeMetadataRequest) ProtoMessage() {}
 
 func (x *SubscribeMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[30]
+	mi := &file_filerpb_filer_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2327,7 @@ func (x *SubscribeMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeMetadataRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{30}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SubscribeMetadataRequest) GetClientName() string {
@@ -2309,7 +2399,7 @@ type SubscribeMetadataResponse struct {
 
 func (x *SubscribeMetadataResponse) Reset() {
 	*x = SubscribeMetadataResponse{}
-	mi := &file_filerpb_filer_proto_msgTypes[31]
+	mi := &file_filerpb_filer_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2321,7 +2411,7 @@ func (x *SubscribeMetadataResponse) String() string {
 func (*SubscribeMetadataResponse) ProtoMessage() {}
 
 func (x *SubscribeMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[31]
+	mi := &file_filerpb_filer_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2334,7 +2424,7 @@ func (x *SubscribeMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeMetadataResponse.ProtoReflect.Descriptor instead.
 func (*SubscribeMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_filerpb_filer_proto_rawDescGZIP(), []int{31}
+	return file_filerpb_filer_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *SubscribeMetadataResponse) GetDirectory() string {
@@ -2382,7 +2472,7 @@ type WriteCondition_Clause struct {
 
 func (x *WriteCondition_Clause) Reset() {
 	*x = WriteCondition_Clause{}
-	mi := &file_filerpb_filer_proto_msgTypes[33]
+	mi := &file_filerpb_filer_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2484,7 @@ func (x *WriteCondition_Clause) String() string {
 func (*WriteCondition_Clause) ProtoMessage() {}
 
 func (x *WriteCondition_Clause) ProtoReflect() protoreflect.Message {
-	mi := &file_filerpb_filer_proto_msgTypes[33]
+	mi := &file_filerpb_filer_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2580,11 +2670,12 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"collection\x12\x12\n" +
 	"\x04path\x18\x06 \x01(\tR\x04path\x12,\n" +
 	"\x12expected_data_size\x18\n" +
-	" \x01(\x04R\x10expectedDataSize\"\xb5\x01\n" +
+	" \x01(\x04R\x10expectedDataSize\"\xd7\x01\n" +
 	"\x14AssignVolumeResponse\x12\x17\n" +
 	"\afile_id\x18\x01 \x01(\tR\x06fileId\x12\x14\n" +
 	"\x05count\x18\x04 \x01(\x05R\x05count\x12\x12\n" +
-	"\x04auth\x18\x05 \x01(\tR\x04auth\x12\x14\n" +
+	"\x04auth\x18\x05 \x01(\tR\x04auth\x12 \n" +
+	"\vreplication\x18\a \x01(\tR\vreplication\x12\x14\n" +
 	"\x05error\x18\b \x01(\tR\x05error\x12.\n" +
 	"\blocation\x18\t \x01(\v2\x12.filer_pb.LocationR\blocation\x12\x14\n" +
 	"\x05fsync\x18\v \x01(\bR\x05fsync\"X\n" +
@@ -2615,7 +2706,10 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\n" +
 	"file_count\x18\x06 \x01(\x04R\tfileCount\x12,\n" +
 	"\x12logical_total_size\x18\a \x01(\x04R\x10logicalTotalSize\x12*\n" +
-	"\x11logical_used_size\x18\b \x01(\x04R\x0flogicalUsedSize\"\xb7\x01\n" +
+	"\x11logical_used_size\x18\b \x01(\x04R\x0flogicalUsedSize\"\x1e\n" +
+	"\x1cGetFilerConfigurationRequest\"9\n" +
+	"\x1dGetFilerConfigurationResponse\x12\x18\n" +
+	"\amasters\x18\x01 \x03(\tR\amasters\"\xb7\x01\n" +
 	"\x11EventNotification\x12,\n" +
 	"\told_entry\x18\x01 \x01(\v2\x0f.filer_pb.EntryR\boldEntry\x12,\n" +
 	"\tnew_entry\x18\x02 \x01(\v2\x0f.filer_pb.EntryR\bnewEntry\x12&\n" +
@@ -2648,7 +2742,7 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\x15EXISTING_IS_DIRECTORY\x10\x03\x12\x14\n" +
 	"\x10EXISTING_IS_FILE\x10\x04\x12\x18\n" +
 	"\x14ENTRY_ALREADY_EXISTS\x10\x05\x12\x17\n" +
-	"\x13PRECONDITION_FAILED\x10\x062\xaa\a\n" +
+	"\x13PRECONDITION_FAILED\x10\x062\x94\b\n" +
 	"\fSeaweedFiler\x12e\n" +
 	"\x14LookupDirectoryEntry\x12%.filer_pb.LookupDirectoryEntryRequest\x1a&.filer_pb.LookupDirectoryEntryResponse\x12L\n" +
 	"\vListEntries\x12\x1c.filer_pb.ListEntriesRequest\x1a\x1d.filer_pb.ListEntriesResponse0\x01\x12J\n" +
@@ -2660,7 +2754,8 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\fAssignVolume\x12\x1d.filer_pb.AssignVolumeRequest\x1a\x1e.filer_pb.AssignVolumeResponse\x12M\n" +
 	"\fLookupVolume\x12\x1d.filer_pb.LookupVolumeRequest\x1a\x1e.filer_pb.LookupVolumeResponse\x12G\n" +
 	"\n" +
-	"Statistics\x12\x1b.filer_pb.StatisticsRequest\x1a\x1c.filer_pb.StatisticsResponse\x12^\n" +
+	"Statistics\x12\x1b.filer_pb.StatisticsRequest\x1a\x1c.filer_pb.StatisticsResponse\x12h\n" +
+	"\x15GetFilerConfiguration\x12&.filer_pb.GetFilerConfigurationRequest\x1a'.filer_pb.GetFilerConfigurationResponse\x12^\n" +
 	"\x11SubscribeMetadata\x12\".filer_pb.SubscribeMetadataRequest\x1a#.filer_pb.SubscribeMetadataResponse0\x01B:Z8github.com/holdfast-csi/holdfast/storage/seaweed/filerpbb\x06proto3"
 
 var (
@@ -2676,56 +2771,58 @@ func file_filerpb_filer_proto_rawDescGZIP() []byte {
 }
 
 var file_filerpb_filer_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_filerpb_filer_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_filerpb_filer_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_filerpb_filer_proto_goTypes = []any{
-	(FilerError)(0),                      // 0: filer_pb.FilerError
-	(WriteCondition_Kind)(0),             // 1: filer_pb.WriteCondition.Kind
-	(ObjectMutation_Type)(0),             // 2: filer_pb.ObjectMutation.Type
-	(*LookupDirectoryEntryRequest)(nil),  // 3: filer_pb.LookupDirectoryEntryRequest
-	(*LookupDirectoryEntryResponse)(nil), // 4: filer_pb.LookupDirectoryEntryResponse
-	(*ListEntriesRequest)(nil),           // 5: filer_pb.ListEntriesRequest
-	(*ListEntriesResponse)(nil),          // 6: filer_pb.ListEntriesResponse
-	(*Entry)(nil),                        // 7: filer_pb.Entry
-	(*FileChunk)(nil),                    // 8: filer_pb.FileChunk
-	(*FileChunkManifest)(nil),            // 9: filer_pb.FileChunkManifest
-	(*FileId)(nil),                       // 10: filer_pb.FileId
-	(*FuseAttributes)(nil),               // 11: filer_pb.FuseAttributes
-	(*WriteCondition)(nil),               // 12: filer_pb.WriteCondition
-	(*ObjectMutation)(nil),               // 13: filer_pb.ObjectMutation
-	(*ObjectTransactionRequest)(nil),     // 14: filer_pb.ObjectTransactionRequest
-	(*ObjectTransactionResponse)(nil),    // 15: filer_pb.ObjectTransactionResponse
-	(*CreateEntryRequest)(nil),           // 16: filer_pb.CreateEntryRequest
-	(*CreateEntryResponse)(nil),          // 17: filer_pb.CreateEntryResponse
-	(*UpdateEntryRequest)(nil),           // 18: filer_pb.UpdateEntryRequest
-	(*UpdateEntryResponse)(nil),          // 19: filer_pb.UpdateEntryResponse
-	(*DeleteEntryRequest)(nil),           // 20: filer_pb.DeleteEntryRequest
-	(*DeleteEntryResponse)(nil),          // 21: filer_pb.DeleteEntryResponse
-	(*AtomicRenameEntryRequest)(nil),     // 22: filer_pb.AtomicRenameEntryRequest
-	(*AtomicRenameEntryResponse)(nil),    // 23: filer_pb.AtomicRenameEntryResponse
-	(*AssignVolumeRequest)(nil),          // 24: filer_pb.AssignVolumeRequest
-	(*AssignVolumeResponse)(nil),         // 25: filer_pb.AssignVolumeResponse
-	(*Location)(nil),                     // 26: filer_pb.Location
-	(*Locations)(nil),                    // 27: filer_pb.Locations
-	(*LookupVolumeRequest)(nil),          // 28: filer_pb.LookupVolumeRequest
-	(*LookupVolumeResponse)(nil),         // 29: filer_pb.LookupVolumeResponse
-	(*StatisticsRequest)(nil),            // 30: filer_pb.StatisticsRequest
-	(*StatisticsResponse)(nil),           // 31: filer_pb.StatisticsResponse
-	(*EventNotification)(nil),            // 32: filer_pb.EventNotification
-	(*SubscribeMetadataRequest)(nil),     // 33: filer_pb.SubscribeMetadataRequest
-	(*SubscribeMetadataResponse)(nil),    // 34: filer_pb.SubscribeMetadataResponse
-	nil,                                  // 35: filer_pb.Entry.ExtendedEntry
-	(*WriteCondition_Clause)(nil),        // 36: filer_pb.WriteCondition.Clause
-	nil,                                  // 37: filer_pb.LookupVolumeResponse.LocationsMapEntry
+	(FilerError)(0),                       // 0: filer_pb.FilerError
+	(WriteCondition_Kind)(0),              // 1: filer_pb.WriteCondition.Kind
+	(ObjectMutation_Type)(0),              // 2: filer_pb.ObjectMutation.Type
+	(*LookupDirectoryEntryRequest)(nil),   // 3: filer_pb.LookupDirectoryEntryRequest
+	(*LookupDirectoryEntryResponse)(nil),  // 4: filer_pb.LookupDirectoryEntryResponse
+	(*ListEntriesRequest)(nil),            // 5: filer_pb.ListEntriesRequest
+	(*ListEntriesResponse)(nil),           // 6: filer_pb.ListEntriesResponse
+	(*Entry)(nil),                         // 7: filer_pb.Entry
+	(*FileChunk)(nil),                     // 8: filer_pb.FileChunk
+	(*FileChunkManifest)(nil),             // 9: filer_pb.FileChunkManifest
+	(*FileId)(nil),                        // 10: filer_pb.FileId
+	(*FuseAttributes)(nil),                // 11: filer_pb.FuseAttributes
+	(*WriteCondition)(nil),                // 12: filer_pb.WriteCondition
+	(*ObjectMutation)(nil),                // 13: filer_pb.ObjectMutation
+	(*ObjectTransactionRequest)(nil),      // 14: filer_pb.ObjectTransactionRequest
+	(*ObjectTransactionResponse)(nil),     // 15: filer_pb.ObjectTransactionResponse
+	(*CreateEntryRequest)(nil),            // 16: filer_pb.CreateEntryRequest
+	(*CreateEntryResponse)(nil),           // 17: filer_pb.CreateEntryResponse
+	(*UpdateEntryRequest)(nil),            // 18: filer_pb.UpdateEntryRequest
+	(*UpdateEntryResponse)(nil),           // 19: filer_pb.UpdateEntryResponse
+	(*DeleteEntryRequest)(nil),            // 20: filer_pb.DeleteEntryRequest
+	(*DeleteEntryResponse)(nil),           // 21: filer_pb.DeleteEntryResponse
+	(*AtomicRenameEntryRequest)(nil),      // 22: filer_pb.AtomicRenameEntryRequest
+	(*AtomicRenameEntryResponse)(nil),     // 23: filer_pb.AtomicRenameEntryResponse
+	(*AssignVolumeRequest)(nil),           // 24: filer_pb.AssignVolumeRequest
+	(*AssignVolumeResponse)(nil),          // 25: filer_pb.AssignVolumeResponse
+	(*Location)(nil),                      // 26: filer_pb.Location
+	(*Locations)(nil),                     // 27: filer_pb.Locations
+	(*LookupVolumeRequest)(nil),           // 28: filer_pb.LookupVolumeRequest
+	(*LookupVolumeResponse)(nil),          // 29: filer_pb.LookupVolumeResponse
+	(*StatisticsRequest)(nil),             // 30: filer_pb.StatisticsRequest
+	(*StatisticsResponse)(nil),            // 31: filer_pb.StatisticsResponse
+	(*GetFilerConfigurationRequest)(nil),  // 32: filer_pb.GetFilerConfigurationRequest
+	(*GetFilerConfigurationResponse)(nil), // 33: filer_pb.GetFilerConfigurationResponse
+	(*EventNotification)(nil),             // 34: filer_pb.EventNotification
+	(*SubscribeMetadataRequest)(nil),      // 35: filer_pb.SubscribeMetadataRequest
+	(*SubscribeMetadataResponse)(nil),     // 36: filer_pb.SubscribeMetadataResponse
+	nil,                                   // 37: filer_pb.Entry.ExtendedEntry
+	(*WriteCondition_Clause)(nil),         // 38: filer_pb.WriteCondition.Clause
+	nil,                                   // 39: filer_pb.LookupVolumeResponse.LocationsMapEntry
 }
 var file_filerpb_filer_proto_depIdxs = []int32{
 	7,  // 0: filer_pb.LookupDirectoryEntryResponse.entry:type_name -> filer_pb.Entry
 	7,  // 1: filer_pb.ListEntriesResponse.entry:type_name -> filer_pb.Entry
 	8,  // 2: filer_pb.Entry.chunks:type_name -> filer_pb.FileChunk
 	11, // 3: filer_pb.Entry.attributes:type_name -> filer_pb.FuseAttributes
-	35, // 4: filer_pb.Entry.extended:type_name -> filer_pb.Entry.ExtendedEntry
+	37, // 4: filer_pb.Entry.extended:type_name -> filer_pb.Entry.ExtendedEntry
 	10, // 5: filer_pb.FileChunk.fid:type_name -> filer_pb.FileId
 	8,  // 6: filer_pb.FileChunkManifest.chunks:type_name -> filer_pb.FileChunk
-	36, // 7: filer_pb.WriteCondition.clauses:type_name -> filer_pb.WriteCondition.Clause
+	38, // 7: filer_pb.WriteCondition.clauses:type_name -> filer_pb.WriteCondition.Clause
 	2,  // 8: filer_pb.ObjectMutation.type:type_name -> filer_pb.ObjectMutation.Type
 	7,  // 9: filer_pb.ObjectMutation.entry:type_name -> filer_pb.Entry
 	12, // 10: filer_pb.ObjectTransactionRequest.condition:type_name -> filer_pb.WriteCondition
@@ -2733,18 +2830,18 @@ var file_filerpb_filer_proto_depIdxs = []int32{
 	0,  // 12: filer_pb.ObjectTransactionResponse.error_code:type_name -> filer_pb.FilerError
 	7,  // 13: filer_pb.CreateEntryRequest.entry:type_name -> filer_pb.Entry
 	12, // 14: filer_pb.CreateEntryRequest.condition:type_name -> filer_pb.WriteCondition
-	34, // 15: filer_pb.CreateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
+	36, // 15: filer_pb.CreateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
 	0,  // 16: filer_pb.CreateEntryResponse.error_code:type_name -> filer_pb.FilerError
 	7,  // 17: filer_pb.UpdateEntryRequest.entry:type_name -> filer_pb.Entry
 	12, // 18: filer_pb.UpdateEntryRequest.condition:type_name -> filer_pb.WriteCondition
-	34, // 19: filer_pb.UpdateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
+	36, // 19: filer_pb.UpdateEntryResponse.metadata_event:type_name -> filer_pb.SubscribeMetadataResponse
 	26, // 20: filer_pb.AssignVolumeResponse.location:type_name -> filer_pb.Location
 	26, // 21: filer_pb.Locations.locations:type_name -> filer_pb.Location
-	37, // 22: filer_pb.LookupVolumeResponse.locations_map:type_name -> filer_pb.LookupVolumeResponse.LocationsMapEntry
+	39, // 22: filer_pb.LookupVolumeResponse.locations_map:type_name -> filer_pb.LookupVolumeResponse.LocationsMapEntry
 	7,  // 23: filer_pb.EventNotification.old_entry:type_name -> filer_pb.Entry
 	7,  // 24: filer_pb.EventNotification.new_entry:type_name -> filer_pb.Entry
-	32, // 25: filer_pb.SubscribeMetadataResponse.event_notification:type_name -> filer_pb.EventNotification
-	34, // 26: filer_pb.SubscribeMetadataResponse.events:type_name -> filer_pb.SubscribeMetadataResponse
+	34, // 25: filer_pb.SubscribeMetadataResponse.event_notification:type_name -> filer_pb.EventNotification
+	36, // 26: filer_pb.SubscribeMetadataResponse.events:type_name -> filer_pb.SubscribeMetadataResponse
 	1,  // 27: filer_pb.WriteCondition.Clause.kind:type_name -> filer_pb.WriteCondition.Kind
 	7,  // 28: filer_pb.WriteCondition.Clause.expected_entry:type_name -> filer_pb.Entry
 	27, // 29: filer_pb.LookupVolumeResponse.LocationsMapEntry.value:type_name -> filer_pb.Locations
@@ -2758,20 +2855,22 @@ var file_filerpb_filer_proto_depIdxs = []int32{
 	24, // 37: filer_pb.SeaweedFiler.AssignVolume:input_type -> filer_pb.AssignVolumeRequest
 	28, // 38: filer_pb.SeaweedFiler.LookupVolume:input_type -> filer_pb.LookupVolumeRequest
 	30, // 39: filer_pb.SeaweedFiler.Statistics:input_type -> filer_pb.StatisticsRequest
-	33, // 40: filer_pb.SeaweedFiler.SubscribeMetadata:input_type -> filer_pb.SubscribeMetadataRequest
-	4,  // 41: filer_pb.SeaweedFiler.LookupDirectoryEntry:output_type -> filer_pb.LookupDirectoryEntryResponse
-	6,  // 42: filer_pb.SeaweedFiler.ListEntries:output_type -> filer_pb.ListEntriesResponse
-	17, // 43: filer_pb.SeaweedFiler.CreateEntry:output_type -> filer_pb.CreateEntryResponse
-	19, // 44: filer_pb.SeaweedFiler.UpdateEntry:output_type -> filer_pb.UpdateEntryResponse
-	21, // 45: filer_pb.SeaweedFiler.DeleteEntry:output_type -> filer_pb.DeleteEntryResponse
-	15, // 46: filer_pb.SeaweedFiler.ObjectTransaction:output_type -> filer_pb.ObjectTransactionResponse
-	23, // 47: filer_pb.SeaweedFiler.AtomicRenameEntry:output_type -> filer_pb.AtomicRenameEntryResponse
-	25, // 48: filer_pb.SeaweedFiler.AssignVolume:output_type -> filer_pb.AssignVolumeResponse
-	29, // 49: filer_pb.SeaweedFiler.LookupVolume:output_type -> filer_pb.LookupVolumeResponse
-	31, // 50: filer_pb.SeaweedFiler.Statistics:output_type -> filer_pb.StatisticsResponse
-	34, // 51: filer_pb.SeaweedFiler.SubscribeMetadata:output_type -> filer_pb.SubscribeMetadataResponse
-	41, // [41:52] is the sub-list for method output_type
-	30, // [30:41] is the sub-list for method input_type
+	32, // 40: filer_pb.SeaweedFiler.GetFilerConfiguration:input_type -> filer_pb.GetFilerConfigurationRequest
+	35, // 41: filer_pb.SeaweedFiler.SubscribeMetadata:input_type -> filer_pb.SubscribeMetadataRequest
+	4,  // 42: filer_pb.SeaweedFiler.LookupDirectoryEntry:output_type -> filer_pb.LookupDirectoryEntryResponse
+	6,  // 43: filer_pb.SeaweedFiler.ListEntries:output_type -> filer_pb.ListEntriesResponse
+	17, // 44: filer_pb.SeaweedFiler.CreateEntry:output_type -> filer_pb.CreateEntryResponse
+	19, // 45: filer_pb.SeaweedFiler.UpdateEntry:output_type -> filer_pb.UpdateEntryResponse
+	21, // 46: filer_pb.SeaweedFiler.DeleteEntry:output_type -> filer_pb.DeleteEntryResponse
+	15, // 47: filer_pb.SeaweedFiler.ObjectTransaction:output_type -> filer_pb.ObjectTransactionResponse
+	23, // 48: filer_pb.SeaweedFiler.AtomicRenameEntry:output_type -> filer_pb.AtomicRenameEntryResponse
+	25, // 49: filer_pb.SeaweedFiler.AssignVolume:output_type -> filer_pb.AssignVolumeResponse
+	29, // 50: filer_pb.SeaweedFiler.LookupVolume:output_type -> filer_pb.LookupVolumeResponse
+	31, // 51: filer_pb.SeaweedFiler.Statistics:output_type -> filer_pb.StatisticsResponse
+	33, // 52: filer_pb.SeaweedFiler.GetFilerConfiguration:output_type -> filer_pb.GetFilerConfigurationResponse
+	36, // 53: filer_pb.SeaweedFiler.SubscribeMetadata:output_type -> filer_pb.SubscribeMetadataResponse
+	42, // [42:54] is the sub-list for method output_type
+	30, // [30:42] is the sub-list for method input_type
 	30, // [30:30] is the sub-list for extension type_name
 	30, // [30:30] is the sub-list for extension extendee
 	0,  // [0:30] is the sub-list for field type_name
@@ -2788,7 +2887,7 @@ func file_filerpb_filer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_filerpb_filer_proto_rawDesc), len(file_filerpb_filer_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   35,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,17 +24,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SeaweedFiler_LookupDirectoryEntry_FullMethodName = "/filer_pb.SeaweedFiler/LookupDirectoryEntry"
-	SeaweedFiler_ListEntries_FullMethodName          = "/filer_pb.SeaweedFiler/ListEntries"
-	SeaweedFiler_CreateEntry_FullMethodName          = "/filer_pb.SeaweedFiler/CreateEntry"
-	SeaweedFiler_UpdateEntry_FullMethodName          = "/filer_pb.SeaweedFiler/UpdateEntry"
-	SeaweedFiler_DeleteEntry_FullMethodName          = "/filer_pb.SeaweedFiler/DeleteEntry"
-	SeaweedFiler_ObjectTransaction_FullMethodName    = "/filer_pb.SeaweedFiler/ObjectTransaction"
-	SeaweedFiler_AtomicRenameEntry_FullMethodName    = "/filer_pb.SeaweedFiler/AtomicRenameEntry"
-	SeaweedFiler_AssignVolume_FullMethodName         = "/filer_pb.SeaweedFiler/AssignVolume"
-	SeaweedFiler_LookupVolume_FullMethodName         = "/filer_pb.SeaweedFiler/LookupVolume"
-	SeaweedFiler_Statistics_FullMethodName           = "/filer_pb.SeaweedFiler/Statistics"
-	SeaweedFiler_SubscribeMetadata_FullMethodName    = "/filer_pb.SeaweedFiler/SubscribeMetadata"
+	SeaweedFiler_LookupDirectoryEntry_FullMethodName  = "/filer_pb.SeaweedFiler/LookupDirectoryEntry"
+	SeaweedFiler_ListEntries_FullMethodName           = "/filer_pb.SeaweedFiler/ListEntries"
+	SeaweedFiler_CreateEntry_FullMethodName           = "/filer_pb.SeaweedFiler/CreateEntry"
+	SeaweedFiler_UpdateEntry_FullMethodName           = "/filer_pb.SeaweedFiler/UpdateEntry"
+	SeaweedFiler_DeleteEntry_FullMethodName           = "/filer_pb.SeaweedFiler/DeleteEntry"
+	SeaweedFiler_ObjectTransaction_FullMethodName     = "/filer_pb.SeaweedFiler/ObjectTransaction"
+	SeaweedFiler_AtomicRenameEntry_FullMethodName     = "/filer_pb.SeaweedFiler/AtomicRenameEntry"
+	SeaweedFiler_AssignVolume_FullMethodName          = "/filer_pb.SeaweedFiler/AssignVolume"
+	SeaweedFiler_LookupVolume_FullMethodName          = "/filer_pb.SeaweedFiler/LookupVolume"
+	SeaweedFiler_Statistics_FullMethodName            = "/filer_pb.SeaweedFiler/Statistics"
+	SeaweedFiler_GetFilerConfiguration_FullMethodName = "/filer_pb.SeaweedFiler/GetFilerConfiguration"
+	SeaweedFiler_SubscribeMetadata_FullMethodName     = "/filer_pb.SeaweedFiler/SubscribeMetadata"
 )
 
 // SeaweedFilerClient is the client API for SeaweedFiler service.
@@ -51,6 +52,7 @@ type SeaweedFilerClient interface {
 	AssignVolume(ctx context.Context, in *AssignVolumeRequest, opts ...grpc.CallOption) (*AssignVolumeResponse, error)
 	LookupVolume(ctx context.Context, in *LookupVolumeRequest, opts ...grpc.CallOption) (*LookupVolumeResponse, error)
 	Statistics(ctx context.Context, in *StatisticsRequest, opts ...grpc.CallOption) (*StatisticsResponse, error)
+	GetFilerConfiguration(ctx context.Context, in *GetFilerConfigurationRequest, opts ...grpc.CallOption) (*GetFilerConfigurationResponse, error)
 	SubscribeMetadata(ctx context.Context, in *SubscribeMetadataRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeMetadataResponse], error)
 }
 
@@ -171,6 +173,16 @@ func (c *seaweedFilerClient) Statistics(ctx context.Context, in *StatisticsReque
 	return out, nil
 }
 
+func (c *seaweedFilerClient) GetFilerConfiguration(ctx context.Context, in *GetFilerConfigurationRequest, opts ...grpc.CallOption) (*GetFilerConfigurationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetFilerConfigurationResponse)
+	err := c.cc.Invoke(ctx, SeaweedFiler_GetFilerConfiguration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *seaweedFilerClient) SubscribeMetadata(ctx context.Context, in *SubscribeMetadataRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[SubscribeMetadataResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &SeaweedFiler_ServiceDesc.Streams[1], SeaweedFiler_SubscribeMetadata_FullMethodName, cOpts...)
@@ -204,6 +216,7 @@ type SeaweedFilerServer interface {
 	AssignVolume(context.Context, *AssignVolumeRequest) (*AssignVolumeResponse, error)
 	LookupVolume(context.Context, *LookupVolumeRequest) (*LookupVolumeResponse, error)
 	Statistics(context.Context, *StatisticsRequest) (*StatisticsResponse, error)
+	GetFilerConfiguration(context.Context, *GetFilerConfigurationRequest) (*GetFilerConfigurationResponse, error)
 	SubscribeMetadata(*SubscribeMetadataRequest, grpc.ServerStreamingServer[SubscribeMetadataResponse]) error
 	mustEmbedUnimplementedSeaweedFilerServer()
 }
@@ -244,6 +257,9 @@ func (UnimplementedSeaweedFilerServer) LookupVolume(context.Context, *LookupVolu
 }
 func (UnimplementedSeaweedFilerServer) Statistics(context.Context, *StatisticsRequest) (*StatisticsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Statistics not implemented")
+}
+func (UnimplementedSeaweedFilerServer) GetFilerConfiguration(context.Context, *GetFilerConfigurationRequest) (*GetFilerConfigurationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetFilerConfiguration not implemented")
 }
 func (UnimplementedSeaweedFilerServer) SubscribeMetadata(*SubscribeMetadataRequest, grpc.ServerStreamingServer[SubscribeMetadataResponse]) error {
 	return status.Error(codes.Unimplemented, "method SubscribeMetadata not implemented")
@@ -442,6 +458,24 @@ func _SeaweedFiler_Statistics_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SeaweedFiler_GetFilerConfiguration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetFilerConfigurationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SeaweedFilerServer).GetFilerConfiguration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SeaweedFiler_GetFilerConfiguration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SeaweedFilerServer).GetFilerConfiguration(ctx, req.(*GetFilerConfigurationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _SeaweedFiler_SubscribeMetadata_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(SubscribeMetadataRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -495,6 +529,10 @@ var SeaweedFiler_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Statistics",
 			Handler:    _SeaweedFiler_Statistics_Handler,
+		},
+		{
+			MethodName: "GetFilerConfiguration",
+			Handler:    _SeaweedFiler_GetFilerConfiguration_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
