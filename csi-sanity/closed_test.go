@@ -207,7 +207,7 @@ func TestClosedToOtherNames(t *testing.T) {
 		"holdfast-admin":      {"filer", "master", "s3", "volume1", "volume2"},
 		"holdfast-mounter":    {"filer", "volume1", "volume2"},
 		"holdfast-node":       {"filer", "volume1", "volume2"},
-		"holdfast-controller": {"filer", "volume1", "volume2"},
+		"holdfast-controller": {"filer", "master", "volume1", "volume2"},
 		"holdfast-gateway":    nil,
 		"holdfast-stranger":   nil,
 		"":                    nil,

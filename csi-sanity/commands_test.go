@@ -31,6 +31,7 @@ type described struct {
 	Size                            int64
 	Mounts                          []string
 	Used                            *int64
+	Placement                       map[string]string
 }
 
 func TestUpAgain(t *testing.T) {

@@ -18,14 +18,16 @@ type Preparer interface {
 	Prepare(ctx context.Context, b storage.BucketName, folder storage.Path) error
 }
 
-// ControllerDeps are what a Controller stands on. Capacity and Prepare may be
-// nil: GET_CAPACITY is not offered then, and buckets are used as they come.
+// ControllerDeps are what a Controller stands on. Capacity, Prepare and Place may be
+// nil: GET_CAPACITY is not offered then, buckets are used as they come, and parameters
+// of placement are refused.
 type ControllerDeps struct {
 	Records  storage.Records
 	Buckets  storage.Buckets
 	Access   storage.Access
 	Capacity storage.Capacity
 	Prepare  Preparer
+	Place    storage.Placer
 	Log      *slog.Logger
 }
 
@@ -39,6 +41,7 @@ type Controller struct {
 	access   storage.Access
 	capacity storage.Capacity
 	prepare  Preparer
+	placer   storage.Placer
 	log      *slog.Logger
 
 	pending pending
@@ -55,7 +58,7 @@ func NewController(d ControllerDeps) *Controller {
 	}
 	return &Controller{
 		records: d.Records, buckets: d.Buckets, access: d.Access,
-		capacity: d.Capacity, prepare: d.Prepare, log: d.Log, retirer: newRetirer(),
+		capacity: d.Capacity, prepare: d.Prepare, placer: d.Place, log: d.Log, retirer: newRetirer(),
 	}
 }
 
@@ -95,6 +98,10 @@ const (
 	// contextPrefix and contextOnDelete are there where they are not the usual.
 	contextPrefix   = "prefix"
 	contextOnDelete = "onDelete"
+	// The placement is there as far as it was asked for.
+	contextReplication = "replication"
+	contextDiskType    = "diskType"
+	contextDataCenter  = "dataCenter"
 	// contextPhase is there for a volume that is not ready.
 	contextPhase = "phase"
 	// contextLeases is what ControllerGetVolume tells beside, as JSON: by which nodes
@@ -115,6 +122,13 @@ func toCSI(r storage.Record) *csi.Volume {
 	}
 	if r.OnDelete != "" && r.OnDelete != storage.DeleteData {
 		v.VolumeContext[contextOnDelete] = string(r.OnDelete)
+	}
+	for key, value := range map[string]string{
+		contextReplication: r.Placement.Replication, contextDiskType: r.Placement.DiskType, contextDataCenter: r.Placement.DataCenter,
+	} {
+		if value != "" {
+			v.VolumeContext[key] = value
+		}
 	}
 	if r.Phase != storage.Ready {
 		v.VolumeContext[contextPhase] = string(r.Phase)

@@ -16,7 +16,7 @@ import (
 )
 
 func newController(s *memory.Store) *Controller {
-	return NewController(ControllerDeps{Records: s, Buckets: s, Access: s, Capacity: s})
+	return NewController(ControllerDeps{Records: s, Buckets: s, Access: s, Capacity: s, Place: s})
 }
 
 func wantKind(t *testing.T, what string, err error, want storage.Kind) {

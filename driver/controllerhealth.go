@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -41,6 +42,18 @@ func (c *Controller) health(ctx context.Context, r storage.Record) (*csi.VolumeH
 	}
 	if !there {
 		h.HealthStatuses = []*condition{lost("BucketGone", "the bucket %s of volume %s is not there any more", r.Bucket, r.ID)}
+		return h, nil
+	}
+	if r.Placement.IsZero() || c.placer == nil {
+		return h, nil
+	}
+	have, _, err := c.placer.Placed(ctx, r.Bucket, r.Prefix)
+	if err != nil {
+		return nil, err
+	}
+	if have != r.Placement {
+		h.HealthStatuses = []*condition{degraded("RuleGone", "the store has not the rule of volume %s any more (%s, but %s): new content is stored otherwise; weed shell's fs.configure makes it again",
+			r.ID, r.Placement, cmp.Or(have.String(), "none"))}
 	}
 	return h, nil
 }

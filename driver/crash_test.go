@@ -90,8 +90,16 @@ func (c *crasher) Prepare(ctx context.Context, b storage.BucketName, _ storage.P
 	})
 }
 
+func (c *crasher) Place(ctx context.Context, b storage.BucketName, folder storage.Path, p storage.Placement) error {
+	return c.step(func() error { return c.Store.Place(ctx, b, folder, p) })
+}
+
+func (c *crasher) Unplace(ctx context.Context, b storage.BucketName, folder storage.Path, p storage.Placement) error {
+	return c.step(func() error { return c.Store.Unplace(ctx, b, folder, p) })
+}
+
 func (c *crasher) controller() *Controller {
-	return NewController(ControllerDeps{Records: c, Buckets: c, Access: c, Capacity: c, Prepare: c})
+	return NewController(ControllerDeps{Records: c, Buckets: c, Access: c, Capacity: c, Prepare: c, Place: c})
 }
 
 // eachCrash runs test for every step that run does, with a crash before it and

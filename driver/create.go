@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 
@@ -64,7 +65,7 @@ func wanted(req *csi.CreateVolumeRequest) (want storage.Record, s settings, err 
 	id := VolumeID(req.GetName())
 	want = storage.Record{
 		ID: id, Name: req.GetName(), Bucket: bucketOf(id), Capacity: size, Access: access,
-		Parameters: s.kept, Phase: storage.Creating,
+		Parameters: s.kept, Placement: s.placement, Phase: storage.Creating,
 	}
 	return want, s, allot(&want, s, req.GetParameters())
 }
@@ -90,6 +91,9 @@ func (c *Controller) create(ctx context.Context, want storage.Record, s settings
 	case r.User == "":
 		r, err = c.settleBucket(ctx, r, s)
 	}
+	if err == nil {
+		err = c.place(ctx, r)
+	}
 	if err != nil {
 		return storage.Record{}, err
 	}
@@ -114,6 +118,9 @@ func (c *Controller) create(ctx context.Context, want storage.Record, s settings
 // begin writes the first record: with the bucket that the parameters name, or with
 // one whose name is free.
 func (c *Controller) begin(ctx context.Context, want storage.Record, s settings) (storage.Record, error) {
+	if err := c.judge(ctx, want.Placement); err != nil {
+		return storage.Record{}, fmt.Errorf("place volume %s: %w", want.ID, err)
+	}
 	if s.bucket != "" {
 		if err := c.admit(ctx, &want, s); err != nil {
 			return storage.Record{}, err
@@ -133,6 +140,9 @@ func (c *Controller) begin(ctx context.Context, want storage.Record, s settings)
 }
 
 func (c *Controller) firstRecord(ctx context.Context, want storage.Record) (storage.Record, error) {
+	if err := c.admitRule(ctx, want); err != nil {
+		return storage.Record{}, err
+	}
 	want.Created = now().UTC()
 	r, err := c.records.CreateRecord(ctx, want)
 	if storage.Is(err, storage.Exists) {

@@ -62,6 +62,9 @@ func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
 	if err := c.deleteBucket(ctx, r); err != nil {
 		return err
 	}
+	if err := c.unplace(ctx, r); err != nil {
+		return err
+	}
 	if err := c.records.DeleteRecord(ctx, id); err != nil {
 		return err
 	}
@@ -84,6 +87,9 @@ func (c *Controller) unused(r *storage.Record) error {
 func (c *Controller) forgetArchived(ctx context.Context, r storage.Record) error {
 	exists, err := c.buckets.BucketExists(ctx, r.Bucket)
 	if err != nil || exists {
+		return err
+	}
+	if err := c.unplace(ctx, r); err != nil {
 		return err
 	}
 	return c.records.DeleteRecord(ctx, r.ID)

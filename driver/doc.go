@@ -18,11 +18,13 @@
 // the mounter knows (health.go), never by touching a mount.
 //
 // Parameters: params.go is the one table, params_foreign.go what other drivers
-// have; adopt.go decides which bucket and folder a volume may have.
+// have; adopt.go decides which bucket and folder a volume may have, place.go makes the
+// rule for where its content is stored.
 //
-// Creation: record (creating) → bucket → record (settled: User is set) →
-// prepare → user and keys → record (ready). Deletion: record (deleting) → user
-// → bucket → record gone, or record (archived); an adopted bucket is not touched.
+// Creation: record (creating) → bucket → record (settled: User is set) → rule of
+// placement → prepare → user and keys → record (ready). Deletion: record (deleting) →
+// user → bucket → rule → record gone, or record (archived); an adopted bucket is not
+// touched.
 // Each step may be repeated, so a repeated call finishes
 // what a crash left. A deletion needs every lease to be over.
 //

@@ -112,7 +112,8 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 	if c.capacity == nil {
 		return nil, storage.Errorf(storage.Unsupported, "capacity is not measured here")
 	}
-	if _, err := parseParams(req.GetParameters()); err != nil {
+	s, err := parseParams(req.GetParameters())
+	if err != nil {
 		return nil, err
 	}
 	for _, vc := range req.GetVolumeCapabilities() {
@@ -121,7 +122,13 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 			return &csi.GetCapacityResponse{}, nil //nolint:nilerr // it is an answer
 		}
 	}
-	space, err := c.capacity.Space(ctx, storage.Placement{})
+	switch err := c.judge(ctx, s.placement); {
+	case storage.Is(err, storage.Invalid), storage.Is(err, storage.Full):
+		return &csi.GetCapacityResponse{}, nil // as above
+	case err != nil:
+		return nil, err
+	}
+	space, err := c.capacity.Space(ctx, s.placement)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -30,8 +31,9 @@ type settings struct {
 	// bucket and prefix may hold ${…}; empty when not given.
 	bucket, prefix template
 	// onDelete is empty when not given.
-	onDelete storage.OnDelete
-	objects  Objects
+	onDelete  storage.OnDelete
+	objects   Objects
+	placement storage.Placement
 }
 
 // Objects is how a mount shows what was made over S3, which has neither owner nor
@@ -106,6 +108,48 @@ var parameters = []parameter{
 		text: "The permissions that folders made over S3 are shown with. The root of a volume is 0777 until somebody changes it.",
 		set:  func(s *settings, value string) error { return setMode(&s.objects.DirMode, value) },
 	},
+	{
+		name:   "replication",
+		values: "three digits such as 001, at most 255: further copies of each chunk in other data centers, in other racks, on other servers of the rack",
+		usual:  "as a rule above says, or the cluster (000 in the bundled one)",
+		text: "How often content is stored. The servers for it must be there when the volume is made: with two in one rack, 000 and 001 are. A write is done when all copies are: while one of the servers is away and there is none in its place, nothing can be written, so have one more than there are copies. " +
+			"The volume's size and what it holds count one copy; each takes room in the cluster.",
+		set: func(s *settings, value string) error {
+			s.placement.Replication = value
+			if value == "" || s.placement.Check() != nil {
+				return errValue
+			}
+			return nil
+		},
+	},
+	{
+		name: "diskType", aliases: []string{"disk"},
+		values: "hdd, ssd, or another kind that volume servers of the cluster were started with",
+		usual:  "as a rule above says, or the cluster (hdd in the bundled one)",
+		text:   "On which kind of disks content is stored. A volume server must have such disks, with room, when the volume is made.",
+		set: func(s *settings, value string) error {
+			s.placement.DiskType = strings.ToLower(value)
+			return given(value)
+		},
+	},
+	{
+		name:   "dataCenter",
+		values: "the name of a data center that volume servers of the cluster were started with",
+		usual:  "any, or as a rule above says",
+		text:   "Where content is stored first; further copies are where replication says. While no server there can take anything, SeaweedFS stores it elsewhere.",
+		set: func(s *settings, value string) error {
+			s.placement.DataCenter = value
+			return given(value)
+		},
+	},
+}
+
+// given refuses an empty value.
+func given(value string) error {
+	if value == "" {
+		return errValue
+	}
+	return nil
 }
 
 // errValue is turned into a message that says what is allowed.

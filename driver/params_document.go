@@ -36,6 +36,16 @@ They stand in a StorageClass, or behind ` + "`--param`" + ` of ` + "`holdfast vo
 
 The templates need external-provisioner with ` + "`--extra-create-metadata`" + `.
 
+## Where content is stored
+
+` + "`replication`, `diskType` and `dataCenter`" + ` become one rule in the filer's ` + "`/etc/seaweedfs/filer.conf`" + `, for the volume's bucket or folder. It holds for the mount and for S3.
+
+1. The servers are looked at when the volume is made, and the volume is refused if what it asks for cannot be had then. Later the rule stays, whatever becomes of the servers.
+2. There is one rule for a bucket or a folder. If somebody has made one already, or another volume has its placement there, the volume is refused.
+3. What a volume does not ask for is as a rule above it says (that of the bucket for a folder, that of ` + "`/`" + ` or ` + "`/buckets/`" + ` for all), or as the cluster does it by itself.
+4. What was stored before (in a bucket that is adopted) stays where it is, and so does what is moved from one volume to another of the same bucket. What a mount of the whole bucket writes into a volume's folder is placed as the bucket is, if it is small.
+5. The rule goes with the volume: what is written later into a bucket that stays (retain) is stored as the cluster does it by itself. With archive it stays as long as the volume's record. What others have written into it stays.
+
 ## How a volume is mounted
 
 ` + "`mountOptions`" + ` of a StorageClass or a PersistentVolume (CSI's mount flags) may be ` + "`" + strings.Join(mountFlags, "`, `") + "`" + `; others are refused, and so are ` + "`ro`" + ` and ` + "`rw`" + ` together. ` + "`ro`" + ` and ` + "`noexec`" + ` hold where a pod has the volume, not at the staging path; ` + "`rw`" + ` does not make writable what is read-only otherwise. ` + "`nosuid`" + ` and ` + "`nodev`" + ` hold always. The others have no effect: reading does not update access times.

@@ -77,8 +77,8 @@ var foreign = []foreignParameter{
 		reason: "volumes are buckets, which lie in /buckets",
 	},
 	{
-		names: []string{"replication", "diskType", "disk", "dataCenter", "ttl"}, of: seaweedfsCSI,
-		reason: "placement comes with " + later + "; leave the parameter out: the cluster's own placement holds",
+		names: []string{"ttl"}, of: seaweedfsCSI, accepted: "empty, 0", accepts: oneOf("", "0"),
+		reason: "files would vanish by parts: SeaweedFS removes each chunk that long after it was written, and a file that was changed meanwhile stays, without its older parts; leave the parameter out, and remove what is old by its time stamp",
 	},
 	{
 		names: []string{"dataLocality"}, of: seaweedfsCSI, accepted: "none", accepts: oneOf("none", ""),

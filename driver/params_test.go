@@ -28,7 +28,10 @@ func TestParametersTaken(t *testing.T) {
 		"owner and mode": {map[string]string{"uid": "1000", "fileMode": "0600", "dirMode": "0700"}, map[string]string{"uid": "1000", "fileMode": "0600", "dirMode": "0700"}, func(s settings) bool {
 			return *s.objects.UID == id && *s.objects.FileMode == mode && s.objects.GID == nil
 		}},
-		"as it is":   {map[string]string{"mounter": "geesefs", "options": "", "parentDir": "/buckets", "dataLocality": "none", "usePathStyle": "true", "writebackCache": "false", "volumeServerAccess": "direct", "durability": "cluster"}, nil, nil},
+		"placement": {map[string]string{"replication": "012", "disk": "SSD", "dataCenter": "dc1"}, map[string]string{"replication": "012", "diskType": "SSD", "dataCenter": "dc1"}, func(s settings) bool {
+			return s.placement == storage.Placement{Replication: "012", DiskType: "ssd", DataCenter: "dc1"}
+		}},
+		"as it is":   {map[string]string{"mounter": "geesefs", "options": "", "parentDir": "/buckets", "dataLocality": "none", "usePathStyle": "true", "ttl": "0", "writebackCache": "false", "volumeServerAccess": "direct", "durability": "cluster"}, nil, nil},
 		"collection": {map[string]string{"collection": "photos", "bucketName": "photos"}, map[string]string{"bucketName": "photos"}, nil},
 		"use prefix": {map[string]string{"usePrefix": "true", "bucket": "b12", "prefix": "a", "onDelete": retained}, map[string]string{"bucketName": "b12", "prefix": "a", "onDelete": retained}, nil},
 	} {
@@ -71,7 +74,13 @@ func TestParametersRefused(t *testing.T) {
 		"options":          {map[string]string{"options": "--memory-limit 1000"}, []string{"options", "no effect"}},
 		"cache":            {map[string]string{"cacheCapacityMB": "100"}, []string{"cacheCapacityMB", "seaweedfs-csi-driver", "--cache-size"}},
 		"collection":       {map[string]string{"collection": "x"}, []string{"collection", "leave the parameter out"}},
-		"placement":        {map[string]string{"replication": "001"}, []string{"replication", "coming version"}},
+		"replication":      {map[string]string{"replication": "1"}, []string{"replication", `"1"`, "three digits"}},
+		"no replication":   {map[string]string{"replication": ""}, []string{"replication", "three digits"}},
+		"large":            {map[string]string{"replication": "300"}, []string{"300", "at most 255"}},
+		"no disk":          {map[string]string{"disk": ""}, []string{"disk", "hdd"}},
+		"disks differ":     {map[string]string{"disk": "ssd", "diskType": "hdd"}, []string{"disk (", "diskType (", "differ"}},
+		"no data center":   {map[string]string{"dataCenter": ""}, []string{"dataCenter"}},
+		"ttl":              {map[string]string{"ttl": "5d"}, []string{"ttl", "5d", "leave the parameter out"}},
 		"durability":       {map[string]string{"durability": "disk"}, []string{"durability", "disk", "cluster alone"}},
 		"commit delay":     {map[string]string{"commitDelay": "1s"}, []string{"commitDelay"}},
 		"use prefix":       {map[string]string{"usePrefix": "true"}, []string{"usePrefix", "prefix"}},

@@ -48,6 +48,7 @@ func newVolumeDescribe(a *app) *cobra.Command {
 				{"On delete", string(d.OnDelete)},
 				{"Size", fmt.Sprintf("%s (%d bytes)", size.Bytes(d.Size), d.Size)},
 				{"Access", string(d.Access)},
+				{"Placement", orDash(d.Placement.String())},
 				{"Phase", d.Phase},
 				{"Keys", strings.Join(keys, "; ")},
 				{"Used", used},

@@ -71,7 +71,7 @@ func (o Options) clients() []cluster.Client {
 	a := o.accounts()
 	owner := func(a state.Account) *pki.Owner { return &pki.Owner{UID: uint32(a.UID), GID: uint32(a.GID)} }
 	return []cluster.Client{
-		{Name: controllerName, Owner: owner(a.Services)},
+		{Name: controllerName, Owner: owner(a.Services), Master: true}, // it asks which volume servers there are
 		{Name: nodeName, Owner: owner(a.Node)},
 		{Name: mounterName, Owner: owner(a.Mounter)},
 	}

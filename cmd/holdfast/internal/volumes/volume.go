@@ -28,6 +28,8 @@ type Volume struct {
 	OnDelete storage.OnDelete   `json:"on_delete"`
 	Size     int64              `json:"size"`
 	Access   storage.AccessMode `json:"access"`
+	// Placement is what was asked for of where the content is stored.
+	Placement storage.Placement `json:"placement,omitzero"`
 	// Phase is ready, or says that a creation or a deletion is to be finished by
 	// repeating it.
 	Phase string `json:"phase"`
@@ -47,6 +49,10 @@ const (
 	// These two are not there where they are the usual.
 	contextPrefix   = "prefix"
 	contextOnDelete = "onDelete"
+	// These are there as far as they were asked for.
+	contextReplication = "replication"
+	contextDiskType    = "diskType"
+	contextDataCenter  = "dataCenter"
 )
 
 func fromCSI(v *csi.Volume) Volume {
@@ -68,8 +74,11 @@ func fromCSI(v *csi.Volume) Volume {
 		Bucket:   vc[contextBucket],
 		Size:     v.GetCapacityBytes(),
 		Access:   storage.AccessMode(vc[contextAccess]),
-		Mounts:   []string{},
-		context:  vc,
+		Placement: storage.Placement{
+			Replication: vc[contextReplication], DiskType: vc[contextDiskType], DataCenter: vc[contextDataCenter],
+		},
+		Mounts:  []string{},
+		context: vc,
 	}
 }
 
