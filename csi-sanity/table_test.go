@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,9 +89,7 @@ func (e *errorTable) create(t *testing.T) {
 	volumes := e.volumes(t)
 	pvc := map[string]string{"csi.storage.k8s.io/pvc/name": "theirs", "csi.storage.k8s.io/pvc/namespace": "team", "csi.storage.k8s.io/pv/name": "pv"}
 	with := func(params map[string]string) *csi.CreateVolumeRequest {
-		for k, v := range pvc {
-			params[k] = v
-		}
+		maps.Copy(params, pvc)
 		return asked("wanted", params)
 	}
 	change := func(r *csi.CreateVolumeRequest, f func(*csi.CreateVolumeRequest)) *csi.CreateVolumeRequest {
