@@ -86,7 +86,7 @@ func TestVolumeFullFromTwoNodes(t *testing.T) {
 	for i, dir := range dirs {
 		all.Go(func() {
 			block := []byte(strings.Repeat("holdfast", mebibyte/8))
-			for n := 0; n < 4*size/mebibyte; n++ {
+			for n := range 4 * size / mebibyte {
 				err := writeFlushed(filepath.Join(dir, fmt.Sprintf("%d-%d", i, n)), block)
 				if errors.Is(err, syscall.ENOSPC) {
 					return
