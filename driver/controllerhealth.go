@@ -44,16 +44,25 @@ func (c *Controller) health(ctx context.Context, r storage.Record) (*csi.VolumeH
 		h.HealthStatuses = []*condition{lost("BucketGone", "the bucket %s of volume %s is not there any more", r.Bucket, r.ID)}
 		return h, nil
 	}
-	if r.Placement.IsZero() || c.placer == nil {
+	if !r.Placement.IsZero() && c.placer != nil {
+		have, _, err := c.placer.Placed(ctx, r.Bucket, r.Prefix)
+		if err != nil {
+			return nil, err
+		}
+		if have != r.Placement {
+			h.HealthStatuses = []*condition{degraded("RuleGone", "the store has not the rule of volume %s any more (%s, but %s): new content is stored otherwise; weed shell's fs.configure makes it again",
+				r.ID, r.Placement, cmp.Or(have.String(), "none"))}
+		}
+	}
+	if r.Phase != storage.Ready {
 		return h, nil
 	}
-	have, _, err := c.placer.Placed(ctx, r.Bucket, r.Prefix)
+	flaw, _, err := c.flaw(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	if have != r.Placement {
-		h.HealthStatuses = []*condition{degraded("RuleGone", "the store has not the rule of volume %s any more (%s, but %s): new content is stored otherwise; weed shell's fs.configure makes it again",
-			r.ID, r.Placement, cmp.Or(have.String(), "none"))}
+	if flaw != "" {
+		h.HealthStatuses = append(h.HealthStatuses, degraded("KeysChanged", "S3 clients of volume %s may be refused, or may do too much: %s; rotate-keys makes it right", r.ID, flaw))
 	}
 	return h, nil
 }

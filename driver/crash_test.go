@@ -63,6 +63,10 @@ func (c *crasher) EndKeys(ctx context.Context, user string, access []string) err
 	return c.step(func() error { return c.Store.EndKeys(ctx, user, access) })
 }
 
+func (c *crasher) Restore(ctx context.Context, user string, b storage.BucketName, prefix storage.Path) error {
+	return c.step(func() error { return c.Store.Restore(ctx, user, b, prefix) })
+}
+
 func (c *crasher) Revoke(ctx context.Context, user string) error {
 	return c.step(func() error { return c.Store.Revoke(ctx, user) })
 }

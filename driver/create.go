@@ -84,7 +84,7 @@ func (c *Controller) create(ctx context.Context, want storage.Record, s settings
 	}
 	switch {
 	case r.Phase == storage.Ready:
-		return r, nil
+		return c.mend(ctx, r)
 	case r.Phase == storage.Archived:
 		r.Phase = storage.Creating
 		r, err = c.records.UpdateRecord(ctx, r)

@@ -81,6 +81,9 @@ func (c *Controller) rotate(ctx context.Context, id storage.VolumeID, replace st
 		return storage.Record{}, err
 	}
 	user := r.User
+	if err := c.restore(ctx, r); err != nil {
+		return storage.Record{}, err
+	}
 	keys, err := c.access.AddKeys(ctx, user)
 	if err != nil {
 		return storage.Record{}, err

@@ -81,6 +81,24 @@ func (s settled) EndKeys(ctx context.Context, user string, access []string) erro
 	return s.gone(ctx, access)
 }
 
+// Check implements storage.Access.
+func (s settled) Check(ctx context.Context, user string, b storage.BucketName, prefix storage.Path) (string, error) {
+	return s.of.Check(ctx, user, b, prefix)
+}
+
+// Restore implements storage.Access. A key that is made and ended after it tells when
+// the gateway has heard: it hears of changes in their order.
+func (s settled) Restore(ctx context.Context, user string, b storage.BucketName, prefix storage.Path) error {
+	if err := s.of.Restore(ctx, user, b, prefix); err != nil {
+		return err
+	}
+	mark, err := s.AddKeys(ctx, user)
+	if err != nil {
+		return err
+	}
+	return s.EndKeys(ctx, user, []string{mark.Access})
+}
+
 // Revoke implements storage.Access.
 func (s settled) Revoke(ctx context.Context, user string) error {
 	access, err := s.of.ListKeys(ctx, user)

@@ -73,6 +73,12 @@ type Access interface {
 	ListKeys(ctx context.Context, user string) ([]string, error)
 	// EndKeys ends these access keys of the user. One that is gone is fine.
 	EndKeys(ctx context.Context, user string, access []string) error
+	// Check says what of the user is not as Grant makes it, its keys aside: it is gone, or
+	// may do something else. "" when all is well.
+	Check(ctx context.Context, user string, b BucketName, prefix Path) (flaw string, err error)
+	// Restore makes that so again and leaves the keys that are there. One that is gone
+	// stays gone: somebody may have ended it for a reason.
+	Restore(ctx context.Context, user string, b BucketName, prefix Path) error
 	// Revoke removes the user and every key that it has. A missing one is fine.
 	Revoke(ctx context.Context, user string) error
 }

@@ -21,6 +21,38 @@ func (s *Store) AddKeys(ctx context.Context, name string) (storage.Keys, error) 
 	return s.control.newKeys(name), nil
 }
 
+// Check implements storage.Access.
+func (s *Store) Check(ctx context.Context, name string, b storage.BucketName, prefix storage.Path) (string, error) {
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch u := s.control.users[name]; {
+	case u == nil:
+		return "the user is gone", nil
+	case u.bucket != b || u.prefix != prefix:
+		return "the user may do something else", nil
+	}
+	return "", nil
+}
+
+// Restore implements storage.Access.
+func (s *Store) Restore(ctx context.Context, name string, b storage.BucketName, prefix storage.Path) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	u := s.control.users[name]
+	if u == nil {
+		u = &user{secrets: map[string]string{}}
+		s.control.users[name] = u
+	}
+	u.bucket, u.prefix = b, prefix
+	return nil
+}
+
 // ListKeys implements storage.Access.
 func (s *Store) ListKeys(ctx context.Context, name string) ([]string, error) {
 	if err := ctx.Err(); err != nil {

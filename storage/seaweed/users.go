@@ -51,27 +51,20 @@ type credential struct {
 // user is the gateway's form of one, field by field: what we do not know stays.
 type user map[string]json.RawMessage
 
-// The fields of a user that are ours.
+// The fields of a user that are ours, and those that would let it do more or less.
 const (
 	userName     = "name"
 	userKeys     = "credentials"
 	userPolicies = "policy_names"
+	userActions  = "actions"
+	userDisabled = "disabled"
 )
 
 // Grant implements storage.Access. The policy stands before the key: keys without it
 // would be refused for a moment, and keys with an older one would reach another
 // bucket. The new key takes the place of the old ones in one write.
 func (c *Client) Grant(ctx context.Context, name string, b storage.BucketName, prefix storage.Path) (storage.Keys, error) {
-	if err := checkUser(name); err != nil {
-		return storage.Keys{}, err
-	}
-	if err := b.Check(); err != nil {
-		return storage.Keys{}, err
-	}
-	if err := prefix.CheckFolder(); err != nil {
-		return storage.Keys{}, err
-	}
-	doc, err := tenantPolicy(b, prefix)
+	doc, err := grantedPolicy(name, b, prefix)
 	if err != nil {
 		return storage.Keys{}, err
 	}
@@ -80,21 +73,42 @@ func (c *Client) Grant(ctx context.Context, name string, b storage.BucketName, p
 		return storage.Keys{}, fmt.Errorf("policy of user %s: %w", name, err)
 	}
 	keys := newKeys()
-	u := user{}
-	err = u.set(userName, name)
-	if err == nil {
-		err = u.set(userPolicies, []string{name})
-	}
-	if err == nil {
-		err = u.set(userKeys, []credential{active(keys)})
-	}
-	if err == nil {
-		err = c.changeFile(ctx, usersDir, name, func([]byte) ([]byte, error) { return json.Marshal(u) })
-	}
+	err = c.changeFile(ctx, usersDir, name, func([]byte) ([]byte, error) { return granted(user{}, name, []credential{active(keys)}) })
 	if err != nil {
 		return storage.Keys{}, fmt.Errorf("user %s: %w", name, err)
 	}
 	return keys, nil
+}
+
+// granted is u as Grant makes it, with those keys.
+func granted(u user, name string, keys []credential) ([]byte, error) {
+	delete(u, userActions)
+	delete(u, userDisabled)
+	err := u.set(userName, name)
+	if err == nil {
+		err = u.set(userPolicies, []string{name})
+	}
+	if err == nil {
+		err = u.set(userKeys, keys)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(u)
+}
+
+// grantedPolicy is the policy that Grant gives, if such a grant is possible.
+func grantedPolicy(name string, b storage.BucketName, prefix storage.Path) ([]byte, error) {
+	if err := checkUser(name); err != nil {
+		return nil, err
+	}
+	if err := b.Check(); err != nil {
+		return nil, err
+	}
+	if err := prefix.CheckFolder(); err != nil {
+		return nil, err
+	}
+	return tenantPolicy(b, prefix)
 }
 
 // AddKeys implements storage.Access.

@@ -121,4 +121,19 @@ func TestUserFileOfOthers(t *testing.T) {
 	if _, err := c.Grant(t.Context(), name, "bucket", ""); err != nil {
 		t.Errorf("Grant over a damaged user: %v", err)
 	}
+	for _, body := range []string{
+		"hush", `{"credentials":"hush"}`, `{"name":"x"}`, `{"policy_names":"x"}`, `{"policy_names":["` + name + `","more"]}`,
+		`{"policy_names":["` + name + `"],"actions":["Admin"]}`, `{"policy_names":["` + name + `"],"disabled":true}`,
+	} {
+		write(body)
+		if flaw, err := c.Check(t.Context(), name, "bucket", ""); err != nil || flaw == "" || strings.Contains(flaw, "hush") {
+			t.Errorf("check of a user that is %s: %q, %v", body, flaw, err)
+		}
+		if err := c.Restore(t.Context(), name, "bucket", ""); err != nil {
+			t.Errorf("restore of a user that is %s: %v", body, err)
+		}
+		if flaw, err := c.Check(t.Context(), name, "bucket", ""); err != nil || flaw != "" {
+			t.Errorf("after the restore of a user that was %s: %q, %v", body, flaw, err)
+		}
+	}
 }

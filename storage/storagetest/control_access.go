@@ -56,6 +56,7 @@ func Access(t *testing.T, access storage.Access, buckets storage.Buckets, use Us
 	t.Run("GrantMovesToAnotherBucket", s.grantMoves)
 	t.Run("KeysAddedAndEnded", s.addAndEnd)
 	t.Run("KeysOfNobody", s.keysOfNobody)
+	t.Run("CheckAndRestore", s.checkAndRestore)
 	t.Run("RevokeEndsEveryKey", s.revoke)
 	t.Run("RevokeMissingIsFine", s.revokeMissing)
 	t.Run("ContextEnds", s.contextEnds)
@@ -206,6 +207,9 @@ func (s accessSuite) contextEnds(t *testing.T) {
 	_, err = s.access.ListKeys(ctx, userOf(b))
 	wantContext(t, "list keys", err)
 	wantContext(t, "end keys", s.access.EndKeys(ctx, userOf(b), []string{"KEY"}))
+	_, err = s.access.Check(ctx, userOf(b), b, "")
+	wantContext(t, "check", err)
+	wantContext(t, "restore", s.access.Restore(ctx, userOf(b), b, ""))
 	wantContext(t, "revoke", s.access.Revoke(ctx, userOf(b)))
 }
 
