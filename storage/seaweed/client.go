@@ -142,6 +142,13 @@ func (c *Client) Volume(b storage.BucketName, id storage.VolumeID) storage.Volum
 
 // Folder gives the contracts for a folder of a bucket, as if there were nothing
 // above it.
+//
+// Its signature is new also when another process takes the volume over. With that of
+// the process before, kept in the volume's folder, the stream would leave out what that
+// one had sent and the filer carries out when the stream has begun already: nobody
+// would doubt it, and what the journal says of it is that it may happen. As it is, what
+// the process before did in the last seconds (lookback) is told as somebody else's, and
+// is asked for once more.
 func (c *Client) Folder(b storage.BucketName, folder storage.Path, id storage.VolumeID) storage.Volume {
 	own := *c
 	own.signature = newSignature()
