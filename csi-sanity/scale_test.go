@@ -147,7 +147,8 @@ func (s *scale) mount(t *testing.T, id string) error {
 	return errors.Join(useErr, err)
 }
 
-// writeAndRead uses a small file, which lies in its entry, and one with a chunk.
+// writeAndRead uses a small file, which lies in its entry, and one with a chunk, and
+// one that is removed while it is open.
 func writeAndRead(dir, id string) error {
 	for name, content := range map[string]string{"small": id, "large": string(make([]byte, 1<<17)) + id} {
 		path := filepath.Join(dir, name)
@@ -158,7 +159,16 @@ func writeAndRead(dir, id string) error {
 			return err
 		}
 	}
-	return nil
+	return removeOpen(filepath.Join(dir, "removed"))
+}
+
+func removeOpen(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(make([]byte, 1<<17))
+	return errors.Join(err, f.Sync(), os.Remove(path), f.Close())
 }
 
 func (s *scale) timed(ctx context.Context, what string, do func(context.Context) error) error {

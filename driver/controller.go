@@ -18,9 +18,16 @@ type Preparer interface {
 	Prepare(ctx context.Context, b storage.BucketName, folder storage.Path) error
 }
 
-// ControllerDeps are what a Controller stands on. Capacity, Prepare and Place may be
-// nil: GET_CAPACITY is not offered then, buckets are used as they come, and parameters
-// of placement are refused.
+// Freer frees what mounts hold of a volume beside its bucket, files without a name
+// whose node has died, when no node has the volume any more. kept is what it found
+// there and nobody of us has made. It may be repeated.
+type Freer interface {
+	FreeHeld(ctx context.Context, id storage.VolumeID) (kept []string, err error)
+}
+
+// ControllerDeps are what a Controller stands on. Capacity, Prepare, Place and Held may
+// be nil: GET_CAPACITY is not offered then, buckets are used as they come, parameters
+// of placement are refused, and nothing is held beside a bucket.
 type ControllerDeps struct {
 	Records  storage.Records
 	Buckets  storage.Buckets
@@ -28,6 +35,7 @@ type ControllerDeps struct {
 	Capacity storage.Capacity
 	Prepare  Preparer
 	Place    storage.Placer
+	Held     Freer
 	Log      *slog.Logger
 }
 
@@ -42,6 +50,7 @@ type Controller struct {
 	capacity storage.Capacity
 	prepare  Preparer
 	placer   storage.Placer
+	held     Freer
 	log      *slog.Logger
 
 	pending pending
@@ -58,7 +67,7 @@ func NewController(d ControllerDeps) *Controller {
 	}
 	return &Controller{
 		records: d.Records, buckets: d.Buckets, access: d.Access,
-		capacity: d.Capacity, prepare: d.Prepare, placer: d.Place, log: d.Log, retirer: newRetirer(),
+		capacity: d.Capacity, prepare: d.Prepare, placer: d.Place, held: d.Held, log: d.Log, retirer: newRetirer(),
 	}
 }
 

@@ -50,6 +50,9 @@ func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
 			return err
 		}
 	}
+	if err := c.freeHeld(ctx, r); err != nil {
+		return err
+	}
 	if r.OnDelete == storage.Archive && r.User != "" {
 		r.Phase, r.Keys = storage.Archived, storage.Keys{}
 		r.Retired, r.Rotation = nil, nil
@@ -69,6 +72,23 @@ func (c *Controller) delete(ctx context.Context, id storage.VolumeID) error {
 		return err
 	}
 	c.log.InfoContext(ctx, "volume deleted", slog.String("volume", string(id)), slog.String("bucket", string(r.Bucket)))
+	return nil
+}
+
+// freeHeld frees what dead nodes hold of the volume: once its record is gone nobody
+// knows its nodes, and of a bucket that stays it would take room for ever. No lease
+// lives, and none is given any more. What is in the way does not keep the volume.
+func (c *Controller) freeHeld(ctx context.Context, r storage.Record) error {
+	if c.held == nil {
+		return nil
+	}
+	kept, err := c.held.FreeHeld(ctx, r.ID)
+	if storage.Is(err, storage.Unavailable) || storage.IsContext(err) {
+		return err
+	}
+	if err != nil || len(kept) > 0 {
+		c.log.WarnContext(ctx, "content of files without a name may stay", slog.String("volume", string(r.ID)), slog.Any("kept", kept), slog.Any("err", err))
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package seaweed
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -61,4 +62,38 @@ func (c *Client) Holders(ctx context.Context, id storage.ChunkID) ([]string, err
 		at = append(at, h.http)
 	}
 	return at, err
+}
+
+// PutFile writes a small file anywhere on the filer, and Names lists a folder.
+func (c *Client) PutFile(ctx context.Context, dir, name string) error {
+	_, err := c.create(ctx, dir, toWire(storage.Entry{Name: name, Mode: 0o600, Size: 1, Inline: []byte("x"), Native: true}))
+	return err
+}
+
+// Names lists a folder, which may be missing.
+func (c *Client) Names(ctx context.Context, dir string) (names []string, err error) {
+	err = c.eachEntry(ctx, dir, func(e storage.Entry) error {
+		names = append(names, e.Name)
+		return nil
+	})
+	return names, err
+}
+
+// OrphansDir is where the files without a name lie.
+const OrphansDir = orphansDir
+
+// Freed reports whether a chunk is deleted, though it may be served still to who reads
+// what somebody has removed.
+func (c *Client) Freed(ctx context.Context, id storage.ChunkID) (bool, error) {
+	volume, err := volumeOf(id)
+	if err != nil {
+		return false, err
+	}
+	err = c.ask(ctx, volume, func(at holder) error {
+		return c.get(ctx, c.url(at, string(id)), 0, 1, func(*http.Response) error { return nil })
+	})
+	if storage.Is(err, storage.NotFound) {
+		return true, nil
+	}
+	return false, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strconv"
+	"strings"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -61,16 +62,86 @@ func (b *bucket) Holders(ctx context.Context) ([]string, error) {
 	return found, nil
 }
 
+// FreeHeld frees what mounts hold of a volume that none of them has any more, and
+// removes the folders that it lay in. What no mount has put there stays: kept names
+// it.
+func (c *Client) FreeHeld(ctx context.Context, id storage.VolumeID) (kept []string, err error) {
+	if id == "" || id == "." || id == ".." || strings.ContainsRune(string(id), '/') {
+		return nil, storage.Errorf(storage.Invalid, "volume id %q: it has to be a name", id)
+	}
+	f := freeing{Client: c}
+	if _, err := f.folder(ctx, orphansDir, string(id), f.holder); err != nil {
+		return f.kept, fmt.Errorf("free what was held of volume %s: %w", id, err)
+	}
+	return f.kept, nil
+}
+
+// freeing is a FreeHeld under way.
+type freeing struct {
+	*Client
+	kept []string
+}
+
+// folder has every entry of a folder taken away by free, which says whether the name
+// is gone, and then the folder itself, which is never done with what is in it.
+func (f *freeing) folder(ctx context.Context, parent, name string, free func(ctx context.Context, dir string, e storage.Entry) (bool, error)) (gone bool, err error) {
+	dir, empty := path.Join(parent, name), true
+	err = f.eachEntry(ctx, dir, func(e storage.Entry) error {
+		gone, err := free(ctx, dir, e)
+		if err == nil && !gone {
+			empty = false
+		}
+		return err
+	})
+	if err != nil || !empty {
+		return false, err
+	}
+	err = f.remove(ctx, parent, name, false)
+	if storage.Is(err, storage.NotEmpty) {
+		f.kept = append(f.kept, dir)
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// holder frees what one holder has.
+func (f *freeing) holder(ctx context.Context, dir string, e storage.Entry) (bool, error) {
+	if !e.IsDir() {
+		f.kept = append(f.kept, path.Join(dir, e.Name))
+		return false, nil
+	}
+	return f.folder(ctx, dir, e.Name, f.orphan)
+}
+
+// orphan frees one.
+func (f *freeing) orphan(ctx context.Context, dir string, e storage.Entry) (bool, error) {
+	if _, err := strconv.ParseUint(e.Name, 10, 64); err != nil || e.IsDir() {
+		f.kept = append(f.kept, path.Join(dir, e.Name))
+		return false, nil
+	}
+	err := f.remove(ctx, dir, e.Name, true)
+	return err == nil, err
+}
+
 // each calls f with every name in dir, which may be missing.
 func (b *bucket) each(ctx context.Context, dir string, f func(name string)) error {
+	return b.eachEntry(ctx, dir, func(e storage.Entry) error {
+		f(e.Name)
+		return nil
+	})
+}
+
+func (c *Client) eachEntry(ctx context.Context, dir string, f func(e storage.Entry) error) error {
 	for after := ""; ; {
-		page, err := b.list(ctx, dir, after, orphanPage)
+		page, err := c.list(ctx, dir, after, orphanPage)
 		if err != nil {
 			return err
 		}
 		for _, e := range page {
 			after = e.Name
-			f(e.Name)
+			if err := f(e); err != nil {
+				return err
+			}
 		}
 		if len(page) < orphanPage {
 			return nil
