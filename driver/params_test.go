@@ -162,7 +162,7 @@ func TestTemplates(t *testing.T) {
 // FuzzParameters: whatever is given is taken or refused as invalid, and what is
 // taken can be taken again from what is kept.
 func FuzzParameters(f *testing.F) {
-	for _, s := range []string{"bucketName=photos\nonDelete=retain", "path=/buckets/a/b", "prefix=${pvc.name}", "uid=7\nfileMode=0644", "mounter=geesefs", "x", "bucket=a\nbucketName=b"} {
+	for _, s := range []string{"bucketName=photos\nonDelete=retain", "path=/buckets/a/b", "prefix=${pvc.name}", "uid=7\nfileMode=0644", "mounter=geesefs", "x", "bucket=a\nbucketName=b", "replication=012\ndisk=SSD\ndataCenter=dc1", "ttl=5d"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -319,5 +320,20 @@ func TestPlacementJudgedAsWeedDoes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOneServer: what needs two is refused where there is one.
+func TestOneServer(t *testing.T) {
+	c := openCluster(t, clustertest.Start(t, func(o *cluster.Options) { o.VolumeServers = 1 }))
+	topology, err := c.Topology(t.Context())
+	if err != nil || len(topology) != 1 {
+		t.Fatalf("%+v, %v", topology, err)
+	}
+	if err := topology.Check(storage.Placement{Replication: "000"}); err != nil {
+		t.Error(err)
+	}
+	if err := topology.Check(storage.Placement{Replication: "001"}); !storage.Is(err, storage.Invalid) || !strings.Contains(err.Error(), "000 is possible now") {
+		t.Error(err)
 	}
 }
