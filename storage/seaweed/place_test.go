@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -335,5 +336,67 @@ func TestOneServer(t *testing.T) {
 	}
 	if err := topology.Check(storage.Placement{Replication: "001"}); !storage.Is(err, storage.Invalid) || !strings.Contains(err.Error(), "000 is possible now") {
 		t.Error(err)
+	}
+}
+
+// TestServerAway: who is away is not counted, and with one server more than there are
+// copies writes go on without it.
+func TestServerAway(t *testing.T) {
+	of := clustertest.Start(t, func(o *cluster.Options) { o.VolumeServers = 3 })
+	c := openCluster(t, of)
+	emptyBucket(t, of, "away")
+	twice := storage.Placement{Replication: "001"}
+	place(t, c, "away", "", twice)
+	if err := c.Prepare(t.Context(), "away", ""); err != nil {
+		t.Fatal(err)
+	}
+	v := c.Volume("away", "x")
+	write := func() []string {
+		t.Helper()
+		chunk, err := v.Chunks.Write(t.Context(), "f", randomBytes(300<<10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		holders, err := c.Holders(t.Context(), chunk.ID)
+		if err != nil || len(holders) != 2 {
+			t.Fatalf("on %v, %v", holders, err)
+		}
+		return holders
+	}
+	// One that has what is written to first.
+	victim := fmt.Sprintf("volume%d", slices.Index(of.Endpoints().VolumeHTTP, write()[0])+1)
+	ctx, stop := context.WithCancel(t.Context())
+	killed := make(chan struct{})
+	go func() { // it is started again each time
+		defer close(killed)
+		for ctx.Err() == nil {
+			for _, p := range of.Status() {
+				if p.Name == victim && p.Running {
+					_ = syscall.Kill(p.PID, syscall.SIGKILL)
+				}
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}()
+	defer func() { stop(); <-killed }()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		topology, err := c.Topology(t.Context())
+		if err == nil && len(topology) == 2 {
+			if err := topology.Check(twice); err != nil {
+				t.Errorf("two copies on two servers: %v", err)
+			}
+			if err := topology.Check(storage.Placement{Replication: "002"}); !storage.Is(err, storage.Invalid) {
+				t.Errorf("three copies on two servers: %v", err)
+			}
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s is away, and the master says %+v, %v", victim, topology, err)
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	for range 3 {
+		write()
 	}
 }
