@@ -94,16 +94,14 @@ bench: build ## Measure Holdfast beside weed mount and a loopback, and write BEN
 	@deploy/dev/prepare.sh run load
 	$(GO) run ./csi-sanity/bench -bin bin -out BENCH.md $(BENCH)
 
-FUZZ_TIME ?= 1m
+FUZZ_TIME    ?= 1m
+FUZZ_WORKERS ?= 2
+# For each target in make check, where all of it is to take a minute and a half.
+FUZZ_CHECK   ?= 5s
 
 .PHONY: fuzz
 fuzz: preflight ## Damaged journals and records, strange names, parameters and requests, as the fuzzer finds them (FUZZ_TIME=1m for each target)
-	$(GO) test -run '^$$' -fuzz '^FuzzDamage$$' -fuzztime $(FUZZ_TIME) ./cache/journal
-	$(GO) test -run '^$$' -fuzz '^FuzzFile$$' -fuzztime $(FUZZ_TIME) ./cache/journal
-	$(GO) test -run '^$$' -fuzz '^FuzzRecord$$' -fuzztime $(FUZZ_TIME) ./storage
-	$(GO) test -run '^$$' -fuzz '^FuzzVolumeID$$' -fuzztime $(FUZZ_TIME) ./driver
-	$(GO) test -run '^$$' -fuzz '^FuzzCSIRequests$$' -fuzztime $(FUZZ_TIME) ./driver
-	$(GO) test -run '^$$' -fuzz '^FuzzParameters$$' -fuzztime $(FUZZ_TIME) ./driver
+	@deploy/dev/fuzz.sh '$(GO)' '$(FUZZ_TIME)' '$(FUZZ_WORKERS)'
 
 .PHONY: image-test
 image-test: preflight ## Build the Dockerfile for amd64 and arm64 without a registry, and look inside
@@ -121,7 +119,8 @@ format: preflight $(GOLANGCI_LINT) ## Format the Go files as lint wants them
 	$(GOLANGCI_LINT) fmt
 
 .PHONY: check
-check: lint generated test ## Everything that CI asks of a change: lint, generated code, test
+check: lint generated test ## Everything that CI asks of a change: lint, generated code, test, each fuzz target for some seconds
+	@$(MAKE) fuzz FUZZ_TIME='$(FUZZ_CHECK)'
 
 .PHONY: generate
 generate: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Write the .pb.go files and driver/PARAMETERS.md anew
