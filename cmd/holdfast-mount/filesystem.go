@@ -60,8 +60,8 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	}
 	vol := guarded.Folder(c.Bucket, c.Prefix, c.Volume)
 	vol.Chunks = chunks.Chunks(vol.Chunks)
-	dir := filepath.Join(volumesDir, url.PathEscape(g.ID))
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	dir, err := volumeFolder(volumesDir, g.ID)
+	if err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
 	h := &health{Watcher: vol.Watcher, files: vol.Files}
@@ -86,6 +86,24 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
 	return healthy{fs, h}, nil
+}
+
+// volumeFolder makes the folder of a session. A link there would lead to files that
+// are not its own, and some may have names that it writes to and removes.
+func volumeFolder(volumesDir, id string) (string, error) {
+	name := url.PathEscape(id)
+	if name == "." || name == ".." {
+		return "", storage.Errorf(storage.Invalid, "%q cannot be the name of a folder", id)
+	}
+	dir := filepath.Join(volumesDir, name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	info, err := os.Lstat(dir)
+	if err == nil && !info.IsDir() {
+		err = storage.Errorf(storage.Exists, "%s is a link: the folder has to be the session's own", dir)
+	}
+	return dir, err
 }
 
 func valueOr[T any](p *T, other T) T {

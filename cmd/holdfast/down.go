@@ -33,6 +33,9 @@ func newDown(a *app) *cobra.Command {
 		}
 		if *deleteData {
 			question := fmt.Sprintf("Delete all volumes and everything in them, in %s?", dir)
+			if kept := stack.Leftovers(dir); kept > 0 {
+				question = fmt.Sprintf("Delete all volumes and everything in them, in %s, and what could not be committed and is kept in %s (files: %d)?", dir, dir.Mounter(), kept)
+			}
 			if err := a.confirm(cmd.Context(), *yes, question); err != nil {
 				return err
 			}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -110,6 +113,25 @@ func unmountSession(ctx context.Context, node *keeper.Node, s keeper.SessionInfo
 		return err
 	}
 	return nil
+}
+
+// Leftovers counts the files that mounts have kept aside, since they could not be
+// committed.
+func Leftovers(dir state.Dir) (kept int) {
+	volumes := filepath.Join(dir.Mounter(), "volumes")
+	all, _ := os.ReadDir(volumes) // what cannot be read is not counted
+	for _, v := range all {
+		if !v.IsDir() { // a link leads to what is not removed
+			continue
+		}
+		found, _ := os.ReadDir(filepath.Join(volumes, v.Name(), "leftovers"))
+		for _, f := range found {
+			if !strings.HasSuffix(f.Name(), ".json") && !strings.HasSuffix(f.Name(), ".unread") {
+				kept++
+			}
+		}
+	}
+	return kept
 }
 
 // Delete removes the state of an installation that is stopped, with all data.

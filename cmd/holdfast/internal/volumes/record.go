@@ -11,8 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -106,9 +104,7 @@ func (rs Records) RemoveTargets() error {
 		if !r.Folder.Made {
 			continue
 		}
-		if err := remove(r.Target); !errors.Is(err, unix.ENOTEMPTY) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, remove(r.Target))
 	}
 	return errors.Join(errs...)
 }

@@ -100,11 +100,16 @@ func (f folder) keep(path string) error {
 	return errors.Join(os.Lchown(path, f.UID, f.GID), os.Chmod(path, f.Mode))
 }
 
-// remove takes a directory away. Only an empty one goes, and never one that is a
-// mount: rmdir(2) refuses both.
+// remove takes a directory away, unless somebody has put something there. It never
+// is one that is a mount: rmdir(2) refuses that.
 func remove(path string) error {
 	err := unix.Rmdir(path)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	for _, fine := range []error{unix.ENOENT, unix.ENOTEMPTY, unix.EEXIST} {
+		if errors.Is(err, fine) {
+			return nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("remove %s: %w", path, err)
 	}
 	return nil
