@@ -107,6 +107,9 @@ func (e *errorTable) create(t *testing.T) {
 		{"value that is not allowed", asked("wanted", map[string]string{"onDelete": "keep"}), codes.InvalidArgument, []string{"onDelete", "keep", "delete, retain or archive"}},
 		{"number that is none", asked("wanted", map[string]string{"uid": "root"}), codes.InvalidArgument, []string{"uid", "root", "0 to 4294967294"}},
 		{"mode that is none", asked("wanted", map[string]string{"fileMode": "0999"}), codes.InvalidArgument, []string{"fileMode", "0999", "0001 to 0777"}},
+		{"replication that is none", asked("wanted", map[string]string{"replication": "1"}), codes.InvalidArgument, []string{"replication", `"1"`, "three digits"}},
+		{"replication without servers for it", asked("wanted", map[string]string{"replication": "002"}), codes.InvalidArgument, []string{"replication", "002", "servers"}},
+		{"disk that no server has", asked("wanted", map[string]string{"diskType": "ssd"}), codes.InvalidArgument, []string{"diskType", "ssd", "hdd"}},
 		{"bucket name that is none", asked("wanted", map[string]string{"bucketName": "Not_One"}), codes.InvalidArgument, []string{"bucketName", "Not_One", "lower-case"}},
 		{"folder without a bucket", asked("wanted", map[string]string{"prefix": "a/b"}), codes.InvalidArgument, []string{"prefix", "a/b", "bucketName"}},
 		{"another driver's parameter", asked("wanted", map[string]string{"cacheCapacityMB": "5"}), codes.InvalidArgument, []string{"cacheCapacityMB", "seaweedfs-csi-driver", "--cache-size"}},
@@ -180,7 +183,7 @@ func (e *errorTable) node(t *testing.T) {
 	}{
 		"certificate that has ended":          {time.Now().Add(-time.Minute), []string{"ended at", "holdfast up renews it"}},
 		"clock far behind the cluster's":      {time.Now().Add(48 * time.Hour), []string{"begins at", "set the clock"}},
-		"certificate of another installation": {time.Time{}, []string{"certificate"}},
+		"certificate of another installation": {time.Time{}, []string{"is none of the authority in"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -58,6 +58,9 @@ func (f Files) TLS() (*tls.Config, error) {
 			if err == nil {
 				err = alive(f.Cert, c.Leaf, time.Now())
 			}
+			if err == nil {
+				err = f.issued(c, roots)
+			}
 			return c, err
 		},
 		// RootCAs cannot change, so the check is done here, with no less in it.
@@ -89,6 +92,27 @@ func verify(s tls.ConnectionState, roots *x509.CertPool) error {
 			hint = " (is the clock of this machine right?)"
 		}
 		return storage.Errorf(storage.Denied, "certificate of the server (%s): %w%s", s.PeerCertificates[0].Subject.CommonName, err, hint)
+	}
+	return nil
+}
+
+// issued says whether the authority has signed the certificate. The server looks too,
+// and in TLS 1.3 what it thinks comes too late for many a client: a broken connection is
+// all that is seen.
+func (f Files) issued(c *tls.Certificate, roots *watched[*x509.CertPool]) error {
+	pool, err := roots.get()
+	if err != nil {
+		return err
+	}
+	between := x509.NewCertPool()
+	for _, raw := range c.Certificate[1:] {
+		if more, err := x509.ParseCertificate(raw); err == nil {
+			between.AddCert(more)
+		}
+	}
+	_, err = c.Leaf.Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	if err != nil {
+		return storage.Errorf(storage.Denied, "the certificate in %s is none of the authority in %s: both have to be of the cluster that is asked (%w)", f.Cert, f.CA, err)
 	}
 	return nil
 }
