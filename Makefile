@@ -84,7 +84,7 @@ HOLDFAST_SCALE ?= 1000
 .PHONY: scale
 scale: build ## Make, mount and delete a thousand volumes, and look for what they leave (HOLDFAST_SCALE=volumes)
 	@deploy/dev/prepare.sh run
-	HOLDFAST_BIN='$(CURDIR)/bin' HOLDFAST_SCALE='$(HOLDFAST_SCALE)' $(GO) test -count=1 -v -timeout 3h -run '^TestScale$$' ./csi-sanity
+	HOLDFAST_BIN='$(CURDIR)/bin' HOLDFAST_SCALE='$(HOLDFAST_SCALE)' $(GO) test -count=1 -v -timeout 30m -run '^TestScale$$' ./csi-sanity
 
 # Flags of csi-sanity/bench: BENCH='-rounds 1 -rows seqw,seqr'
 BENCH ?=
