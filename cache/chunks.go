@@ -10,6 +10,7 @@ import (
 type chunks struct {
 	c     *Cache
 	store storage.Chunks
+	quota *quota
 }
 
 var (
@@ -23,7 +24,7 @@ var (
 // chunk id is given out once per cluster (SeaweedFS: the number of a volume,
 // which the master never gives twice, a needle's number, which its sequencer
 // never gives twice, and a random cookie), and what stands under it never changes.
-func (c *Cache) Chunks(store storage.Chunks) storage.Chunks { return &chunks{c, store} }
+func (c *Cache) Chunks(store storage.Chunks) storage.Chunks { return &chunks{c, store, nil} }
 
 // Read implements storage.Chunks. The store's errors pass, the disk's do not.
 func (v *chunks) Read(ctx context.Context, ch storage.Chunk, b []byte, off int64) error {
@@ -68,11 +69,11 @@ func (v *chunks) ReadAlong(ctx context.Context, layout []storage.Extent, i int, 
 // some fills the beginning of b, and says how much, and whether it took a fetch.
 func (v *chunks) some(ctx context.Context, ch storage.Chunk, b []byte, off int64, whole bool, ahead func()) (n int, waited bool, err error) {
 	c := v.c
-	block := c.want(ch, blockAt(off))
+	block := v.want(ch, blockAt(off))
 	toBlock, inBlock := clip(b, block, off)
 	piece, toPiece, inPiece := block, toBlock, inBlock
 	if block.size > 2*pieceSize {
-		piece = c.want(ch, pieceAt(off))
+		piece = v.want(ch, pieceAt(off))
 		toPiece, inPiece = clip(b, piece, off)
 	}
 	for try := 0; ; try++ {
@@ -125,7 +126,7 @@ func (v *chunks) some(ctx context.Context, ch storage.Chunk, b []byte, off int64
 // piece.
 func (v *chunks) pieces(ctx context.Context, ch storage.Chunk, from, to int64) {
 	for ; from < to; from += pieceSize {
-		if _, ok := v.c.fetchAhead(ctx, v.store, ch, v.c.want(ch, pieceAt(from))); !ok {
+		if _, ok := v.c.fetchAhead(ctx, v.store, ch, v.want(ch, pieceAt(from))); !ok {
 			return
 		}
 	}
@@ -135,13 +136,14 @@ func (v *chunks) pieces(ctx context.Context, ch storage.Chunk, from, to int64) {
 // truncation: then it is what the file can still see, and another cut of the same
 // chunk may want more.
 type want struct {
-	key  key
-	off  int64
-	size int
+	key   key
+	off   int64
+	size  int
+	quota *quota // of whom it will be
 }
 
-func (c *Cache) want(ch storage.Chunk, sp span) want {
-	return want{c.scope.key(ch.ID, sp), sp.off, int(min(sp.size, ch.Size-sp.off))}
+func (v *chunks) want(ch storage.Chunk, sp span) want {
+	return want{v.c.scope.key(ch.ID, sp), sp.off, int(min(sp.size, ch.Size-sp.off)), v.quota}
 }
 
 // clip returns the part of b, which begins at off, that w holds, and where it
@@ -168,7 +170,7 @@ func (v *chunks) prefetch(ctx context.Context, layout []storage.Extent, from, to
 			at = (x.At + from - x.Offset + BlockSize - 1) / BlockSize * BlockSize
 		}
 		for ; at < x.At+min(x.Size, to-x.Offset); at += BlockSize {
-			started, ok := v.c.fetchAhead(ctx, v.store, x.Chunk, v.c.want(x.Chunk, blockAt(at)))
+			started, ok := v.c.fetchAhead(ctx, v.store, x.Chunk, v.want(x.Chunk, blockAt(at)))
 			if !ok {
 				return max(from, x.Offset+at-x.At)
 			}
@@ -190,7 +192,7 @@ func (v *chunks) Write(ctx context.Context, near storage.Path, data []byte) (sto
 	if err != nil || v.c.skipWrites || len(data) == 0 || len(data) > BlockSize {
 		return ch, err
 	}
-	v.c.admit(v.c.want(storage.Chunk{ID: ch.ID, Size: int64(len(data))}, blockAt(0)), data)
+	v.c.admit(v.want(storage.Chunk{ID: ch.ID, Size: int64(len(data))}, blockAt(0)), data)
 	return ch, nil
 }
 

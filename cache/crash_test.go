@@ -39,11 +39,10 @@ func openMem(t *testing.T, m *memFolder, log *slog.Logger) *Cache {
 }
 
 // scenario fills the cache over its limit, reads again, in pieces too, and adds
-// written chunks.
+// written chunks, for a volume without a bound and then for one with.
 func (m *material) scenario(t *testing.T, c *Cache) {
 	t.Helper()
-	v := c.Chunks(m.store)
-	for round := range 2 {
+	for round, v := range []storage.Chunks{c.Chunks(m.store), c.Bounded(m.store, "b", MinLimit/2)} {
 		for i, ch := range m.chunks {
 			n := min(len(m.data[i]), 200_000)
 			mustRead(t, v, ch, m.data[i], 0, n)
@@ -65,6 +64,15 @@ func (m *material) scenario(t *testing.T, c *Cache) {
 		c.settle()
 		mustRead(t, v, small, data, 10, 100)
 		m.leave(t, c)
+	}
+	if s := c.slab.Load(); s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, o := range s.mu.t.owners[1:] {
+			if o.coming != 0 || o.pages > MinLimit/2/pageSize {
+				t.Errorf("a volume has %d pages, and %d are still to come", o.pages, o.coming)
+			}
+		}
 	}
 }
 

@@ -268,7 +268,7 @@ func BenchmarkOpen(b *testing.B) {
 			}
 			data := make([]byte, x.size)
 			for i := range 100_000 {
-				if !s.insert(benchKey(i), data) {
+				if !s.insert(benchKey(i), data, nil) {
 					b.Fatalf("block %d: %d pages of %d", i, s.mu.t.pages, s.limit)
 				}
 			}

@@ -142,7 +142,7 @@ func (c *Cache) keep(f *fetch) {
 	kept := false
 	if s := c.slab.Load(); s != nil {
 		if c.behind.Add(f.room()) <= c.share {
-			kept = s.insert(f.key, f.data)
+			kept = s.insert(f.key, f.data, f.quota)
 		} else {
 			s.refuse()
 		}

@@ -76,6 +76,9 @@ func (t *table) check() error {
 			seen[s] = busy
 		}
 	}
+	if err := t.checkOwners(); err != nil {
+		return err
+	}
 	sum := int64(0)
 	for s := range t.entries {
 		e := &t.entries[s]
@@ -86,6 +89,44 @@ func (t *table) check() error {
 	}
 	if sum != t.pages {
 		return fmt.Errorf("%d pages, but %d are counted", sum, t.pages)
+	}
+	return nil
+}
+
+func (t *table) checkOwners() error {
+	have := map[uint16]*owned{}
+	for s := range t.entries {
+		e := &t.entries[s]
+		if e.owner == 0 {
+			continue
+		}
+		if e.place != inSmall && e.place != inMain {
+			return fmt.Errorf("slot %d: %+v belongs to a volume and is in no queue", s, e)
+		}
+		if have[e.owner] == nil {
+			have[e.owner] = &owned{}
+		}
+		have[e.owner].pages += int64(e.pages)
+		have[e.owner].count++
+	}
+	for _, o := range t.owners[1:] {
+		ordered := map[uint32]bool{}
+		for _, s := range o.order[o.head:] {
+			if t.entries[s].owner == o.number {
+				ordered[s] = true
+			}
+		}
+		h := have[o.number]
+		if h == nil {
+			h = &owned{}
+		}
+		if o.pages != h.pages || o.count != h.count || o.coming < 0 || len(ordered) != o.count {
+			return fmt.Errorf("owner %d: %d pages in %d blocks (%d in order, %d pages coming), counted are %d in %d", o.number, h.pages, h.count, len(ordered), o.coming, o.pages, o.count)
+		}
+		delete(have, o.number)
+	}
+	if len(have) > 0 {
+		return fmt.Errorf("blocks of unknown owners: %v", have)
 	}
 	return nil
 }

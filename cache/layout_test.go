@@ -112,7 +112,7 @@ func BenchmarkLayout(b *testing.B) {
 			s.limit = live * int64(pagesOf(size))
 			b.SetBytes(int64(size))
 			for b.Loop() {
-				if !s.insert(benchKey(i), data) {
+				if !s.insert(benchKey(i), data, nil) {
 					b.Fatal("insert")
 				}
 				i++
@@ -122,7 +122,7 @@ func BenchmarkLayout(b *testing.B) {
 	data := make([]byte, BlockSize)
 	p, s := newPerFile(b), newBenchSlab(b, 2*live*BlockSize)
 	for i := range live {
-		if !p.insert(benchKey(i), data) || !s.insert(benchKey(i), data) {
+		if !p.insert(benchKey(i), data) || !s.insert(benchKey(i), data, nil) {
 			b.Fatal("insert")
 		}
 	}

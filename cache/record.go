@@ -45,11 +45,11 @@ func indexHeader(boot bootID) []byte {
 }
 
 // record of a slot: key 16, length 4, stamp 8, sum 4. The stamp orders the blocks
-// by age. The sum knows the slot. A length of zero says that the slot is free.
-func putRecord(b []byte, slot uint32, k key, length int, stamp uint64) {
+// by age, and has the volume's mark in its upper 24 bits. The sum knows the slot. A length of zero says that the slot is free.
+func putRecord(b []byte, slot uint32, k key, length int, stamp uint64, mark uint32) {
 	copy(b, k[:])
 	binary.LittleEndian.PutUint32(b[16:], uint32(length))
-	binary.LittleEndian.PutUint64(b[20:], stamp)
+	binary.LittleEndian.PutUint64(b[20:], marked(stamp, mark))
 	binary.LittleEndian.PutUint32(b[28:], recordSum(b, slot))
 }
 
@@ -83,6 +83,7 @@ func load(f file, t *table) (last uint64, err error) {
 		stamp  uint64
 		slot   uint32
 		length uint32
+		mark   uint32
 		key    key
 	}
 	var found []aged
@@ -101,7 +102,8 @@ func load(f file, t *table) (last uint64, err error) {
 			if length == 0 || length > BlockSize || binary.LittleEndian.Uint32(b[28:]) != recordSum(b, uint32(slot)) {
 				continue
 			}
-			found = append(found, aged{binary.LittleEndian.Uint64(b[20:]), uint32(slot), length, key(b[:16])})
+			stamp, mark := unmarked(binary.LittleEndian.Uint64(b[20:]))
+			found = append(found, aged{stamp, uint32(slot), length, mark, key(b[:16])})
 		}
 	}
 	slices.SortFunc(found, func(a, b aged) int { return cmp.Compare(a.stamp, b.stamp) })
@@ -117,7 +119,7 @@ func load(f file, t *table) (last uint64, err error) {
 			t.remove(old)
 			t.free(old)
 		}
-		t.add(x.slot, x.key, int(x.length), true)
+		t.add(x.slot, x.key, int(x.length), x.mark, true)
 	}
 	for s := t.fresh; s > 0; s-- { // the lowest is taken first
 		if t.entries[s-1].place == unused {

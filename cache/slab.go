@@ -121,9 +121,9 @@ func (s *slab) unpinLocked(slot uint32) {
 	}
 }
 
-// insert keeps a block, and reports whether it does. A failure is logged here:
-// nobody else needs to know.
-func (s *slab) insert(k key, data []byte) bool {
+// insert keeps a block, as one of a volume with that bound, and reports whether it
+// does. A failure is logged here: nobody else needs to know.
+func (s *slab) insert(k key, data []byte, q *quota) bool {
 	s.mu.Lock()
 	if s.mu.closed || s.mu.failing && time.Now().Before(s.mu.until) {
 		s.mu.refused++
@@ -131,7 +131,12 @@ func (s *slab) insert(k key, data []byte) bool {
 		return false
 	}
 	s.mu.readers++
-	slot, err := s.takeLocked(pagesOf(len(data)))
+	pages, slot, err := pagesOf(len(data)), none, error(nil)
+	room, evicted := s.mu.t.reserve(q, pages)
+	s.mu.evicted += evicted
+	if room {
+		slot, err = s.takeLocked(pages)
+	}
 	if err == nil && slot == none {
 		s.mu.refused++
 	}
@@ -140,17 +145,20 @@ func (s *slab) insert(k key, data []byte) bool {
 	s.mu.Unlock()
 
 	if err == nil && slot != none {
-		err = s.write(slot, k, data, stamp)
+		err = s.write(slot, k, data, stamp, q.of())
 	}
 
 	s.mu.Lock()
+	if room {
+		s.mu.t.reserved(q, pages)
+	}
 	var tell func()
 	switch {
 	case err != nil:
 		tell = s.failedLocked(slot, err)
 	case slot != none:
 		tell = s.worksLocked()
-		s.addLocked(slot, k, len(data))
+		s.addLocked(slot, k, len(data), q.of())
 	}
 	if s.mu.readers--; s.mu.readers == 0 && s.mu.closed {
 		close(s.mu.idle)
@@ -163,7 +171,7 @@ func (s *slab) insert(k key, data []byte) bool {
 	return err == nil && slot != none
 }
 
-func (s *slab) addLocked(slot uint32, k key, length int) {
+func (s *slab) addLocked(slot uint32, k key, length int, mark uint32) {
 	t := s.mu.t
 	if old := t.find(&k); old != none {
 		if int(t.entries[old].length) >= length { // somebody was faster
@@ -172,14 +180,14 @@ func (s *slab) addLocked(slot uint32, k key, length int) {
 		}
 		s.dropLocked(old)
 	}
-	t.add(slot, k, length, false)
+	t.add(slot, k, length, mark, false)
 	if s.mu.inserts++; s.mu.inserts%lookEvery == 0 {
 		_ = s.lookLocked() // fstat does not wait for the disk; the next look will do
 	}
 }
 
 // write fills a slot in our hands.
-func (s *slab) write(slot uint32, k key, data []byte, stamp uint64) error {
+func (s *slab) write(slot uint32, k key, data []byte, stamp uint64, mark uint32) error {
 	if err := s.forget(slot); err != nil {
 		return err
 	}
@@ -198,7 +206,7 @@ func (s *slab) write(slot uint32, k key, data []byte, stamp uint64) error {
 	}
 	e.recorded = true
 	record := make([]byte, recordSize)
-	putRecord(record, slot, k, len(data), stamp)
+	putRecord(record, slot, k, len(data), stamp, mark)
 	return writeAll(s.index, [][]byte{record}, recordsAt+int64(slot)*recordSize)
 }
 

@@ -16,7 +16,7 @@ import "encoding/binary"
 // eight times and has read it once. So each block remembers how far it was read,
 // and only a read that goes back is a hit.
 //
-// Per slot: 40 bytes here, 4 in buckets, 8 in ghosts. No pointers, so the garbage
+// Per slot: 44 bytes here, 4 in buckets, 8 in ghosts. No pointers, so the garbage
 // collector never looks inside, and pages of slots not used yet take no memory.
 
 const (
@@ -52,6 +52,7 @@ type entry struct {
 	pages      uint16 // allocated on the disk, at most
 	pins       uint16 // readers that are at it
 	reach      uint16
+	owner      uint16 // in owners, of a bounded volume; or zero
 	hits       uint8
 	place      place
 	checked    bool // its header was seen since the start
@@ -82,7 +83,9 @@ type table struct {
 	fresh       uint32 // slots from here on were never used
 	gone        uint32 // blocks that left the small queue so far
 	pages       int64
-	smallPages  int64 // what the small queue is meant to take
+	smallPages  int64             // what the small queue is meant to take
+	owners      []*owned          // by number; the first is nobody
+	numbers     map[uint32]uint16 // of marks
 }
 
 func newTable(slots int, limitPages int64) *table {
@@ -92,7 +95,7 @@ func newTable(slots int, limitPages int64) *table {
 	}
 	t := &table{
 		entries: make([]entry, slots), buckets: make([]uint32, n), ghosts: make([]ghost, n),
-		dirty: none, unused: none, smallPages: max(limitPages/10, 1),
+		dirty: none, unused: none, smallPages: max(limitPages/10, 1), owners: make([]*owned, 1), numbers: map[uint32]uint16{},
 	}
 	for i := range t.buckets {
 		t.buckets[i] = none
@@ -116,8 +119,9 @@ func (t *table) find(k *key) uint32 {
 	return none
 }
 
-// add puts a block that was written into a busy slot into the index.
-func (t *table) add(s uint32, k key, length int, old bool) {
+// add puts a block that was written into a busy slot into the index, as one of the
+// volume with that mark.
+func (t *table) add(s uint32, k key, length int, mark uint32, old bool) {
 	e := &t.entries[s]
 	e.key, e.length, e.reach, e.hits, e.checked = k, uint32(length), 0, 0, !old
 	b := t.bucket(&k)
@@ -127,6 +131,7 @@ func (t *table) add(s uint32, k key, length int, old bool) {
 	} else {
 		t.push(&t.small, s, inSmall)
 	}
+	t.own(s, mark)
 }
 
 // remove takes a block out of the index. The slot is the caller's.
@@ -139,6 +144,7 @@ func (t *table) remove(s uint32) {
 		}
 	}
 	t.unlink(s)
+	t.disown(s)
 	e.place = busy
 }
 

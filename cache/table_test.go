@@ -35,7 +35,7 @@ func (s *sim) read(i, off, n int) {
 		slot = s.victim()
 	}
 	s.resize(slot, pagesOf(BlockSize))
-	s.add(slot, k, BlockSize, false)
+	s.add(slot, k, BlockSize, 0, false)
 	s.touch(slot, off, n)
 }
 
