@@ -196,7 +196,7 @@ func TestBadInput(t *testing.T) {
 		{[]string{"volume", "create", "x", "--size", "1Gi", "-p", "no.such=parameter"}, []string{"no.such"}},
 		{[]string{"volume", "create", "x", "--size", "1Gi", "--param", "bucketNme=x"}, []string{"bucketNme", "bucketName"}},
 		{[]string{"volume", "create", "x", "--size", "1Gi", "--param", "onDelete=keep"}, []string{"keep", "delete, retain or archive"}},
-		{[]string{"volume", "create", "x", "--size", "1Gi", "--param", "cacheCapacityMB=5"}, []string{"cacheCapacityMB", "seaweedfs-csi-driver", "--cache-size"}},
+		{[]string{"volume", "create", "x", "--size", "1Gi", "--param", "cacheDir=/tmp"}, []string{"cacheDir", "seaweedfs-csi-driver", "--cache-dir"}},
 		{[]string{"volume", "create", v.name, "--size", "1Gi"}, []string{v.name}},
 		{[]string{"volume", "create", v.name, "--size", "10Gi", "--access", "single"}, []string{v.name}},
 		{[]string{"volume", "expand", v.name, "--size", "1Gi"}, []string{"shrink"}},

@@ -112,7 +112,7 @@ func (e *errorTable) create(t *testing.T) {
 		{"disk that no server has", asked("wanted", map[string]string{"diskType": "ssd"}), codes.InvalidArgument, []string{"diskType", "ssd", "hdd"}},
 		{"bucket name that is none", asked("wanted", map[string]string{"bucketName": "Not_One"}), codes.InvalidArgument, []string{"bucketName", "Not_One", "lower-case"}},
 		{"folder without a bucket", asked("wanted", map[string]string{"prefix": "a/b"}), codes.InvalidArgument, []string{"prefix", "a/b", "bucketName"}},
-		{"another driver's parameter", asked("wanted", map[string]string{"cacheCapacityMB": "5"}), codes.InvalidArgument, []string{"cacheCapacityMB", "seaweedfs-csi-driver", "--cache-size"}},
+		{"another driver's parameter", asked("wanted", map[string]string{"cacheDir": "/tmp"}), codes.InvalidArgument, []string{"cacheDir", "seaweedfs-csi-driver", "--cache-dir"}},
 		{"parameter of an object without claims", asked("wanted", map[string]string{"bucketName": "${pvc.name}", "onDelete": "retain"}), codes.InvalidArgument, []string{"pvc.name", "--extra-create-metadata"}},
 		{"bucket of somebody else, by a template", with(map[string]string{"bucketName": "${pvc.name}", "onDelete": "retain"}), codes.AlreadyExists, []string{"theirs", "template", "${pvc.name}"}},
 		{"bucket of somebody else, to be deleted", asked("wanted", map[string]string{"bucketName": "theirs"}), codes.InvalidArgument, []string{"theirs", "onDelete=retain", "onDelete=archive"}},

@@ -63,6 +63,9 @@ type MountConfig struct {
 	Epoch uint64 `json:"epoch,omitempty"`
 	// Objects is how the mount shows what was made over S3.
 	Objects Objects `json:"objects,omitzero"`
+	// CacheSize is what the volume may take of the node's chunk cache, in bytes; nil
+	// when it has no bound of its own.
+	CacheSize *int64 `json:"cacheSize,omitempty"`
 	// Group is who shall have the volume.
 	Group *uint32 `json:"group,omitempty"`
 }
@@ -73,7 +76,7 @@ func (n *Node) mountConfig(r *storage.Record, readOnly bool, group *uint32) (Mou
 	if err != nil {
 		return MountConfig{}, storage.Errorf(storage.Corrupt, "record of volume %s: %w", r.ID, err)
 	}
-	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects, Group: group}
+	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects, CacheSize: s.cacheSize, Group: group}
 	if r.Access == storage.Single {
 		c.Epoch = r.Leases[n.o.NodeID].Epoch
 	}

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/holdfast-csi/holdfast/driver/size"
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
@@ -34,6 +35,8 @@ type settings struct {
 	onDelete  storage.OnDelete
 	objects   Objects
 	placement storage.Placement
+	// cacheSize is nil when not given.
+	cacheSize *int64
 }
 
 // Objects is how a mount shows what was made over S3, which has neither owner nor
@@ -87,6 +90,14 @@ var parameters = []parameter{
 			}
 			return errValue
 		},
+	},
+	{
+		name:   "cacheSize",
+		values: "0, or 16Mi and more (512Mi, 10Gi)",
+		usual:  "all of the node's cache",
+		text: "What the volume may take of each node's chunk cache on the disk. A volume that has it all makes room among its own content, what was not read again first. " +
+			"0 keeps nothing of the volume on the node's disk but what waits to be committed. The cache as a whole is bounded where the mounter is started (--cache-size).",
+		set: func(s *settings, value string) error { return setCacheSize(&s.cacheSize, value) },
 	},
 	{
 		name: "uid", values: "a number from 0 to 4294967294", usual: "0, or what the mounter was started with (--object-uid)",
@@ -149,6 +160,24 @@ func given(value string) error {
 	if value == "" {
 		return errValue
 	}
+	return nil
+}
+
+// minCacheSize holds a few blocks of 1 MiB, so that one reader does not push out
+// what it is about to read.
+const minCacheSize = 16 << 20
+
+func setCacheSize(to **int64, value string) error {
+	if value == "0" {
+		*to = new(int64)
+		return nil
+	}
+	n, err := size.Parse(value)
+	if err != nil || n < minCacheSize {
+		return errValue
+	}
+	bytes := int64(n)
+	*to = &bytes
 	return nil
 }
 

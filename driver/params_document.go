@@ -54,7 +54,7 @@ The file system type (` + "`csi.storage.k8s.io/fstype`" + `) is ` + "`" + fileSy
 
 ## Parameters of other drivers
 
-` + "`path`" + ` (` + seaweedfsCSI + `): /buckets/NAME or /buckets/NAME/FOLDER, the same as ` + "`bucketName`" + ` and ` + "`prefix`" + `. The following have no effect. A value that asks for what is so anyway is accepted, others are refused with the reason.
+` + "`path`" + ` (` + seaweedfsCSI + `): /buckets/NAME or /buckets/NAME/FOLDER, the same as ` + "`bucketName`" + ` and ` + "`prefix`" + `. ` + "`" + strings.Join(cacheNames, "`, `") + "`" + ` (` + seaweedfsCSI + `): ` + "`cacheSize`" + ` in MiB. The following have no effect. A value that asks for what is so anyway is accepted, others are refused with the reason.
 
 | parameter | of | accepted | why |
 |---|---|---|---|

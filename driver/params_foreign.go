@@ -3,6 +3,7 @@ package driver
 import (
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -19,6 +20,9 @@ const (
 	// pathName is seaweedfs-csi-driver's way to name a bucket and a folder at once.
 	pathName = "path"
 )
+
+// cacheNames are seaweedfs-csi-driver's for cacheSize, in MiB.
+var cacheNames = []string{"cacheCapacityMB", "cacheSizeMB"}
 
 // foreignParameter is a parameter that has no effect here: accepted when it asks
 // for what is so anyway, else refused with the reason.
@@ -40,8 +44,6 @@ func (f foreignParameter) suits(value string, s settings) bool {
 func oneOf(values ...string) func(string, settings) bool {
 	return func(value string, _ settings) bool { return slices.Contains(values, value) }
 }
-
-const nodeWide = "it is one for all volumes of a node: set it where the mounter is started (holdfast-mount serve)"
 
 var foreign = []foreignParameter{
 	{
@@ -85,8 +87,8 @@ var foreign = []foreignParameter{
 		reason: "where data is written does not follow the node: only none is possible",
 	},
 	{
-		names: []string{"cacheSize", "cacheCapacityMB", "cacheSizeMB", "cacheDir"}, of: "Holdfast's plans and " + seaweedfsCSI,
-		reason: "the chunk cache has no share for one volume; " + nodeWide + ", --cache-size and --cache-dir",
+		names: []string{"cacheDir"}, of: seaweedfsCSI,
+		reason: "the chunk cache is one for all volumes of a node: its folder is set where the mounter is started (holdfast-mount serve --cache-dir)",
 	},
 	{
 		names: []string{"concurrentWriters", "concurrentReaders", "chunkSizeLimitMB", "readRetryTime"}, of: seaweedfsCSI,
@@ -124,6 +126,14 @@ func foreignOf(name string) (foreignParameter, bool) {
 		return foreignParameter{}, false
 	}
 	return foreign[i], true
+}
+
+// mebibytes is a cacheSize of that many MiB.
+func mebibytes(value string) string {
+	if n, err := strconv.ParseUint(value, 10, 32); err == nil && n > 0 {
+		return value + "Mi"
+	}
+	return value
 }
 
 // splitPath takes a path such as /buckets/photos/2024 apart.

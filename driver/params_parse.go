@@ -72,6 +72,9 @@ func takeParam(name, value string, take func(name, as, value string) error) erro
 		}
 		return err
 	}
+	if slices.Contains(cacheNames, name) {
+		return take("cacheSize", name, mebibytes(value))
+	}
 	if _, ok := foreignOf(name); ok {
 		return nil // judged when all the others are known
 	}
@@ -132,7 +135,7 @@ func difference(have, want map[string]string) string {
 
 // nearest is the known name with the least distance.
 func nearest(name string) string {
-	known := []string{pathName}
+	known := append([]string{pathName}, cacheNames...)
 	for _, p := range parameters {
 		known = append(append(known, p.name), p.aliases...)
 	}

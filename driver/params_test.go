@@ -31,9 +31,13 @@ func TestParametersTaken(t *testing.T) {
 		"placement": {map[string]string{"replication": "012", "disk": "SSD", "dataCenter": "dc1"}, map[string]string{"replication": "012", "diskType": "SSD", "dataCenter": "dc1"}, func(s settings) bool {
 			return s.placement == storage.Placement{Replication: "012", DiskType: "ssd", DataCenter: "dc1"}
 		}},
-		"as it is":   {map[string]string{"mounter": "geesefs", "options": "", "parentDir": "/buckets", "dataLocality": "none", "usePathStyle": "true", "ttl": "0", "writebackCache": "false", "volumeServerAccess": "direct", "durability": "cluster"}, nil, nil},
-		"collection": {map[string]string{"collection": "photos", "bucketName": "photos"}, map[string]string{"bucketName": "photos"}, nil},
-		"use prefix": {map[string]string{"usePrefix": "true", "bucket": "b12", "prefix": "a", "onDelete": retained}, map[string]string{"bucketName": "b12", "prefix": "a", "onDelete": retained}, nil},
+		"cache":              {map[string]string{"cacheSize": "10Gi"}, map[string]string{"cacheSize": "10Gi"}, func(s settings) bool { return *s.cacheSize == 10<<30 }},
+		"no cache":           {map[string]string{"cacheSize": "0"}, map[string]string{"cacheSize": "0"}, func(s settings) bool { return *s.cacheSize == 0 }},
+		"cache of others":    {map[string]string{"cacheCapacityMB": "128"}, map[string]string{"cacheSize": "128Mi"}, func(s settings) bool { return *s.cacheSize == 128<<20 }},
+		"no cache of others": {map[string]string{"cacheCapacityMB": "0"}, map[string]string{"cacheSize": "0"}, nil},
+		"as it is":           {map[string]string{"mounter": "geesefs", "options": "", "parentDir": "/buckets", "dataLocality": "none", "usePathStyle": "true", "ttl": "0", "writebackCache": "false", "volumeServerAccess": "direct", "durability": "cluster"}, nil, nil},
+		"collection":         {map[string]string{"collection": "photos", "bucketName": "photos"}, map[string]string{"bucketName": "photos"}, nil},
+		"use prefix":         {map[string]string{"usePrefix": "true", "bucket": "b12", "prefix": "a", "onDelete": retained}, map[string]string{"bucketName": "b12", "prefix": "a", "onDelete": retained}, nil},
 	} {
 		s, err := parseParams(test.given)
 		if err != nil || !maps.Equal(s.kept, test.kept) || test.check != nil && !test.check(s) {
@@ -72,7 +76,12 @@ func TestParametersRefused(t *testing.T) {
 		"setuid":           {map[string]string{"fileMode": "4755"}, []string{"0777"}},
 		"mounter":          {map[string]string{"mounter": "tape"}, []string{"mounter", "tape", "one mounter"}},
 		"options":          {map[string]string{"options": "--memory-limit 1000"}, []string{"options", "no effect"}},
-		"cache":            {map[string]string{"cacheCapacityMB": "100"}, []string{"cacheCapacityMB", "seaweedfs-csi-driver", "--cache-size"}},
+		"cache":            {map[string]string{"cacheSize": "15Mi"}, []string{"cacheSize", "15Mi", "16Mi"}},
+		"no cache":         {map[string]string{"cacheSize": ""}, []string{"cacheSize", "16Mi"}},
+		"cache of others":  {map[string]string{"cacheCapacityMB": "ten"}, []string{"cacheCapacityMB", "ten", "16Mi"}},
+		"small of others":  {map[string]string{"cacheCapacityMB": "10"}, []string{"cacheCapacityMB", "10Mi", "16Mi"}},
+		"cache folder":     {map[string]string{"cacheDir": "/tmp"}, []string{"cacheDir", "seaweedfs-csi-driver", "--cache-dir"}},
+		"caches differ":    {map[string]string{"cacheCapacityMB": "100", "cacheSize": "100M"}, []string{"cacheCapacityMB (", "cacheSize (", "differ"}},
 		"collection":       {map[string]string{"collection": "x"}, []string{"collection", "leave the parameter out"}},
 		"replication":      {map[string]string{"replication": "1"}, []string{"replication", `"1"`, "three digits"}},
 		"no replication":   {map[string]string{"replication": ""}, []string{"replication", "three digits"}},

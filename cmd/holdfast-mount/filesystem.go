@@ -32,6 +32,8 @@ type volumeConfig struct {
 		FileMode *os.FileMode `json:"fileMode"`
 		DirMode  *os.FileMode `json:"dirMode"`
 	} `json:"objects"`
+	// CacheSize bounds the volume in the cache, in bytes; nil does not.
+	CacheSize *int64 `json:"cacheSize"`
 	// Group is who shall have the volume; it takes the place of Objects.GID.
 	Group *uint32 `json:"group"`
 }
@@ -59,7 +61,11 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		guarded = cluster.Under(fence)
 	}
 	vol := guarded.Folder(c.Bucket, c.Prefix, c.Volume)
-	vol.Chunks = chunks.Chunks(vol.Chunks)
+	if c.CacheSize == nil {
+		vol.Chunks = chunks.Chunks(vol.Chunks)
+	} else {
+		vol.Chunks = chunks.Bounded(vol.Chunks, string(c.Volume), *c.CacheSize)
+	}
 	dir, err := volumeFolder(volumesDir, g.ID)
 	if err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)

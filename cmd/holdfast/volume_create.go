@@ -8,9 +8,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/size"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
 	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/driver/size"
 	"github.com/holdfast-csi/holdfast/storage"
 )
 

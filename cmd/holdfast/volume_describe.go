@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/size"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
+	"github.com/holdfast-csi/holdfast/driver/size"
 )
 
 func newVolumeDescribe(a *app) *cobra.Command {

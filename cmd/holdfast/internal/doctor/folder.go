@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/size"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/driver/size"
 )
 
 // The least space that anything works with, and what a fair start takes.
