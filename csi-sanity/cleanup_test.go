@@ -268,6 +268,12 @@ func TestCleanUpCannotHurt(t *testing.T) {
 	g.plant(t, filepath.Join(target, "planted"))
 	detachAll(in.dir)
 	g.plant(t, filepath.Join(staging, "planted"))
+	chunks := filepath.Join(in.dir, "mounter", "cache")
+	g.plant(t, filepath.Join(chunks, "notes"))
+	index := filepath.Join(chunks, "holdfast.index")
+	if err := errors.Join(os.Remove(index), os.Symlink(filepath.Join(g.user, "holdfast.index"), index)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := in.run(t.Context(), "up", "--port-base", fmt.Sprint(in.base)); err != nil {
 		t.Logf("up over the user's files: %v", err)
 	}

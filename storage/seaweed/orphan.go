@@ -115,12 +115,18 @@ func (f *freeing) holder(ctx context.Context, dir string, e storage.Entry) (bool
 
 // orphan frees one.
 func (f *freeing) orphan(ctx context.Context, dir string, e storage.Entry) (bool, error) {
-	if _, err := strconv.ParseUint(e.Name, 10, 64); err != nil || e.IsDir() {
+	if !isOrphan(e) {
 		f.kept = append(f.kept, path.Join(dir, e.Name))
 		return false, nil
 	}
 	err := f.remove(ctx, dir, e.Name, true)
 	return err == nil, err
+}
+
+// isOrphan: their names are numbers.
+func isOrphan(e storage.Entry) bool {
+	_, err := strconv.ParseUint(e.Name, 10, 64)
+	return err == nil && !e.IsDir()
 }
 
 // each calls f with every name in dir, which may be missing.
