@@ -89,6 +89,8 @@ type FS struct {
 	// holder names this mount in the store, where the content of files without a
 	// name is held for the handles that are open here. It stays over a take-over.
 	holder string
+	// boot is the number of the machine's boot.
+	boot uint64
 	// memory is what the stages of all files hold in RAM, in bytes.
 	memory atomic.Int64
 	// leftovers is set when something waits for a commit and no handle is open.
@@ -147,7 +149,7 @@ func New(vol storage.Volume, o Options) *FS {
 		vol:           vol, opts: o, log: o.Logger,
 		memo: m, room: r, table: newTable(m, r), tree: newTree(), dirs: newDirStreams(m),
 		crowded: make(chan *node, mergeQueue), calls: calls{open: make(map[uint64]*call)},
-		redos: newRedos(), holder: newHolder(o.Node),
+		redos: newRedos(), holder: newHolder(o.Node), boot: bootNumber(),
 	}
 	fs.writer.id = mathrand.Uint64()
 	return fs

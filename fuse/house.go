@@ -88,7 +88,7 @@ func (fs *FS) compact() error {
 // live emits what is known now, while others go on.
 func (fs *FS) live(emit func([]byte) error) error {
 	put := func(r record) error { return emit(r.bytes()) }
-	if err := put(record{kind: recHolder, name: fs.holder, a: fs.opts.Fence.epoch()}); err != nil {
+	if err := put(record{kind: recHolder, name: fs.holder, a: fs.opts.Fence.epoch(), b: fs.boot}); err != nil {
 		return err
 	}
 	if err := put(record{kind: recWriter, a: fs.writer.id, b: fs.writer.last.Load()}); err != nil {

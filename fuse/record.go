@@ -67,7 +67,8 @@ const (
 
 // Those of names.
 const (
-	// recHolder: name is the holder of this mount's orphans.
+	// recHolder: name is the holder of this mount's orphans, a the epoch of its lease, b
+	// the number of the machine's boot.
 	recHolder recordKind = iota + 20
 	// recRedo: redo id is about to be carried out; data is the redo.
 	recRedo

@@ -77,6 +77,8 @@ type replayed struct {
 	// epoch of the volume's lease when the journal was written, zero when there was
 	// none.
 	epoch uint64
+	// boot is the number of the boot of the machine that it was written in.
+	boot uint64
 }
 
 // node returns the node of a record, made if need be.
@@ -131,7 +133,7 @@ func (r *replayed) apply(rec record) error {
 	case recRewound:
 		r.fs.dirs.forget(rec.id)
 	case recHolder:
-		r.fs.holder, r.epoch = rec.name, rec.a
+		r.fs.holder, r.epoch, r.boot = rec.name, rec.a, rec.b
 	case recRedo:
 		return r.fs.redos.inherit(rec)
 	case recRedone:

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 	"path/filepath"
@@ -196,10 +197,25 @@ func (fs *FS) keepJournals() {
 // beside what was written.
 const diskBlock = 4096
 
+// bootNumber tells one boot of the machine from another; zero when it is not known.
+func bootNumber() uint64 {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return 0
+	}
+	h := fnv.New64a()
+	_, _ = h.Write(id)
+	return h.Sum64()
+}
+
+// rebooted reports whether the machine has been started anew since the journal was
+// written: what was written last may be missing, in any order.
+func (r *replayed) rebooted() bool { return r.boot != 0 && r.fs.boot != 0 && r.boot != r.fs.boot }
+
 // explained returns an error when f, the file of the node's stage, holds something
-// else than the journal says: bytes that no record tells of, or none where there are
-// to be some.
-func (n *node) explained(f *os.File) error {
+// else than the journal says: nothing where there are to be bytes, as when the record
+// is gone that they were uploaded, and in a damaged one bytes that no record tells of.
+func (n *node) explained(f *os.File, damaged bool) error {
 	info, err := f.Stat()
 	if err != nil {
 		return err
@@ -222,7 +238,10 @@ func (n *node) explained(f *os.File) error {
 		missing = cutSpans(append([]span(nil), missing...), d)
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("the journal is damaged, and %s has nothing from %d to %d", f.Name(), missing[0].from, missing[0].to)
+		return fmt.Errorf("the journal does not fit: %s has nothing from %d to %d", f.Name(), missing[0].from, missing[0].to)
+	}
+	if !damaged { // what the last write had put there may not be told yet
+		return nil
 	}
 	near := []span(nil) // with the rest of their blocks
 	for _, d := range told {

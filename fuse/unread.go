@@ -33,8 +33,8 @@ func (r *replayed) reopen(id uint64) error {
 	if err == nil {
 		err = holds(f, end)
 	}
-	if err == nil && r.damaged {
-		if err = n.explained(f); err != nil {
+	if err == nil && (r.damaged || r.rebooted()) {
+		if err = n.explained(f, r.damaged); err != nil {
 			s.suspect = true
 			err = errors.Join(err, f.Close())
 		}
