@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/holdfast-csi/holdfast/cache/journal"
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
 )
@@ -370,4 +371,61 @@ func TestStrayThatCannotBeMoved(t *testing.T) {
 		t.Errorf("it is not moved: %v", err)
 	}
 	c.end()
+}
+
+// TestStageOfAnOlderMounter: one that gave a node's files no numbers is taken over
+// from: what waits is committed, and what is over goes.
+func TestStageOfAnOlderMounter(t *testing.T) {
+	bucket := memory.NewBucket(1 << 30)
+	other := mount(t, bucket.Volume())
+	dir := t.TempDir()
+	log, err := journal.Open(dir, func([]byte) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, want := map[string]uint64{}, text(2, 300<<10)
+	for _, name := range []string{"waits", "over"} {
+		id, st := other.create(1, name)
+		other.ok("create", st)
+		other.ok("close", other.close(id))
+		ids[name] = id
+		e, err := bucket.Volume().Files.Lookup(t.Context(), storage.Path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("stage-%d", id)), want, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		records := []record{
+			{kind: recName, id: id, parent: 1, name: name, a: identity(e), b: e.Inode},
+			{kind: recStage, id: id, a: uncut}, {kind: recSpill, id: id}, {kind: recSpan, id: id, b: uint64(len(want))},
+		}
+		if name == "over" {
+			records = append(records, record{kind: recClean, id: id})
+		}
+		for _, r := range records {
+			if err := log.Append(r.bytes()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := log.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c := &caller{t, New(bucket.Volume(), Options{Dir: dir, Fresh: true})}
+	if err := c.fs.Recover(); err != nil {
+		t.Fatal(err)
+	}
+	c.fs.Start(silent{})
+	c.end()
+	if err := c.fs.Retire(); err != nil { // nothing is left or kept
+		t.Error(err)
+	}
+	for name, want := range map[string][]byte{"waits": want, "over": nil} {
+		id, st := other.lookup(1, name)
+		other.ok("lookup", st)
+		other.fs.table.get(id).doubt()
+		other.ok("open", other.open(id))
+		other.same(name, id, want)
+	}
 }
