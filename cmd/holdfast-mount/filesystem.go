@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -110,6 +111,15 @@ func volumeFolder(volumesDir, id string) (string, error) {
 		err = storage.Errorf(storage.Exists, "%s is a link: the folder has to be the session's own", dir)
 	}
 	return dir, err
+}
+
+// hasFolder reports whether there is a folder of a session.
+func hasFolder(volumesDir, id string) (bool, error) {
+	_, err := os.Lstat(filepath.Join(volumesDir, url.PathEscape(id)))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func valueOr[T any](p *T, other T) T {

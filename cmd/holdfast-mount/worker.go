@@ -116,7 +116,8 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
 				return o.openFileSystem(cluster, chunks, uploads, volumes, log, g) //nolint:contextcheck // what it takes over is bounded by its own deadline
 			}
-			return work(ctx, log, o.keeper, open)
+			left := func(id string) (bool, error) { return hasFolder(volumes, id) }
+			return work(ctx, log, o.keeper, open, left)
 		},
 	}
 	o.register(cmd.Flags())
@@ -135,12 +136,12 @@ func followParent(alone context.CancelCauseFunc) {
 }
 
 // work serves grants until ctx ends, and returns nil then.
-func work(ctx context.Context, log *slog.Logger, socket string, open factory) error {
+func work(ctx context.Context, log *slog.Logger, socket string, open factory, left func(id string) (bool, error)) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	s := &server{open: open, log: log, pools: session.NewPools(session.SlotOptions{}), life: life, fail: fail}
+	s := &server{open: open, left: left, log: log, pools: session.NewPools(session.SlotOptions{}), life: life, fail: fail}
 	s.mu.sessions = make(map[string]*serving)
 	// It returns the cause: what fail was called with, or that ctx has ended.
 	err := keeper.Attach(ctx, socket, s, keeper.AttachOptions{Log: log, Backoff: attachBackoff})
@@ -156,6 +157,7 @@ func work(ctx context.Context, log *slog.Logger, socket string, open factory) er
 // server serves the sessions of this process. It implements keeper.Handler.
 type server struct {
 	open  factory
+	left  func(id string) (bool, error) // whether the node keeps something of a session
 	log   *slog.Logger
 	pools *session.Pools
 	life  context.Context         // of the sessions
@@ -240,24 +242,51 @@ func (s *server) run(sv *serving, g keeper.Grant, log *slog.Logger) {
 
 // End implements keeper.Handler. When the file system cannot be closed, the
 // session stays, and the keeper asks again.
-func (s *server) End(ctx context.Context, id, serial string) error {
+func (s *server) End(ctx context.Context, e keeper.Ending) error {
 	s.mu.Lock()
-	sv := s.mu.sessions[id]
+	sv := s.mu.sessions[e.ID]
 	s.mu.Unlock()
 	if sv == nil {
-		s.pools.Forget(serial)
-		return nil
+		s.pools.Forget(e.Serial)
+		return s.endLeft(ctx, e)
 	}
 	if err := sv.end(ctx); err != nil {
 		return err
 	}
-	if err := sv.fs.Retire(); err != nil {
-		s.log.Warn("the folder of a volume stays", "volume", id, "err", err)
-	}
+	s.retire(e.ID, sv.fs)
 	s.mu.Lock()
-	delete(s.mu.sessions, id)
+	delete(s.mu.sessions, e.ID)
 	s.mu.Unlock()
 	return nil
+}
+
+// endLeft ends a session that another worker has served, which died with it: what it
+// has left on the node is brought to the cluster, for nobody else may look for it
+// here.
+func (s *server) endLeft(ctx context.Context, e keeper.Ending) error {
+	left, err := s.left(e.ID)
+	if err != nil || !left {
+		return err
+	}
+	if len(e.Config) == 0 {
+		s.log.Warn("a volume is unmounted, and what a worker has left of it stays on the node until it is mounted again: the keeper is of an older version", "volume", e.ID)
+		return nil
+	}
+	fs, err := s.open(ctx, keeper.Grant{ID: e.ID, ReadOnly: e.ReadOnly, Config: e.Config})
+	if err != nil {
+		return err
+	}
+	if err := fs.Close(ctx); err != nil {
+		return errors.Join(fmt.Errorf("close the file system: %w", err), fs.Abandon())
+	}
+	s.retire(e.ID, fs)
+	return nil
+}
+
+func (s *server) retire(id string, fs fileSystem) {
+	if err := fs.Retire(); err != nil {
+		s.log.Warn("the folder of a volume stays", "volume", id, "err", err)
+	}
 }
 
 func (sv *serving) end(ctx context.Context) error {

@@ -47,9 +47,17 @@ type Handler interface {
 	// kernel has got. ctx bounds the beginning, not the serving. A failure leaves
 	// nothing behind; the keeper may try again.
 	Serve(ctx context.Context, g Grant) (initReply []byte, err error)
-	// End closes a session: it returns when all that was acknowledged is safe.
-	// A session that is not known is fine.
-	End(ctx context.Context, id, serial string) error
+	// End closes a session: it returns when all that was acknowledged is safe, also
+	// of a session that this process has never served, whose mounter died with it.
+	End(ctx context.Context, e Ending) error
+}
+
+// Ending is a session that is to be closed.
+type Ending struct {
+	ID, Serial string
+	ReadOnly   bool
+	// Config is what Mount was called with; nil from a keeper of an older version.
+	Config json.RawMessage
 }
 
 // Reporter is a Handler that says how a session is, in words of its own.
@@ -206,7 +214,7 @@ func (a *attachment) offer(ctx context.Context, c *conn, id string) error {
 	err := c.call(ctx, opOffer, o, nil, fds...)
 	if storage.Is(err, storage.NotFound) {
 		a.log.Info("a session has ended while there was no keeper", "volume", id)
-		return a.end(ctx, id, o.Serial)
+		return a.end(ctx, o.ending())
 	}
 	return err
 }
@@ -233,7 +241,7 @@ func (a *attachment) handle(ctx context.Context, op string, body json.RawMessage
 		if err := json.Unmarshal(body, &m); err != nil {
 			return nil, storage.Errorf(storage.Invalid, "an end that cannot be read")
 		}
-		return nil, a.end(ctx, m.ID, m.Serial)
+		return nil, a.end(ctx, Ending(m))
 	case opReport:
 		closeAll(fds)
 		var r idRequest
@@ -257,7 +265,7 @@ func (a *attachment) serve(ctx context.Context, m sessionMessage, fds []int) ([]
 	if h != nil && h.serial != m.Serial {
 		// One of the same id that has ended and whose end nobody told.
 		a.mu.Unlock()
-		if err := a.end(ctx, m.ID, h.serial); err != nil {
+		if err := a.end(ctx, h.m.ending()); err != nil {
 			closeAll(fds)
 			return nil, err
 		}
@@ -312,21 +320,22 @@ func (a *attachment) serve(ctx context.Context, m sessionMessage, fds []int) ([]
 }
 
 // end closes a session and lets go of it.
-func (a *attachment) end(ctx context.Context, id, serial string) error {
+func (a *attachment) end(ctx context.Context, e Ending) error {
 	a.mu.Lock()
-	h := a.mu.held[id]
+	h := a.mu.held[e.ID]
 	a.mu.Unlock()
 	if h == nil {
-		return a.handler.End(ctx, id, serial)
+		return a.handler.End(ctx, e)
 	}
 	if err := h.acquire(ctx); err != nil {
 		return err
 	}
 	defer h.release()
-	if err := a.handler.End(ctx, id, h.serial); err != nil {
+	e.Serial = h.serial
+	if err := a.handler.End(ctx, e); err != nil {
 		return err
 	}
-	a.drop(id, h)
+	a.drop(e.ID, h)
 	return nil
 }
 
@@ -345,7 +354,7 @@ func (a *attachment) ended(ctx context.Context, id string, h *held) {
 		if c != nil && c.call(ctx, opEnded, idRequest{ID: id}, nil) == nil {
 			return
 		}
-		if err := a.end(ctx, id, h.serial); err != nil && !errors.Is(err, context.Canceled) {
+		if err := a.end(ctx, h.m.ending()); err != nil && !errors.Is(err, context.Canceled) {
 			a.log.Warn("an ended session was not closed", "volume", id, "err", err)
 		}
 	})

@@ -134,9 +134,13 @@ type idRequest struct {
 	ID string `json:"id"`
 }
 
+// endRequest has what is needed to end a session that this mounter has never served:
+// its predecessor died with it.
 type endRequest struct {
-	ID     string `json:"id"`
-	Serial string `json:"serial"`
+	ID       string          `json:"id"`
+	Serial   string          `json:"serial"`
+	ReadOnly bool            `json:"readOnly,omitempty"`
+	Config   json.RawMessage `json:"config,omitempty"`
 }
 
 type sessionsRequest struct {
@@ -171,6 +175,10 @@ type sessionMessage struct {
 	InitReply []byte          `json:"initReply,omitempty"`
 	// Resend: requests may have been read that the slots do not hold.
 	Resend bool `json:"resend,omitempty"`
+}
+
+func (m *sessionMessage) ending() Ending {
+	return Ending{ID: m.ID, Serial: m.Serial, ReadOnly: m.ReadOnly, Config: m.Config}
 }
 
 type grantAnswer struct {

@@ -143,7 +143,7 @@ func (k *Keeper) create(ctx context.Context, r MountRequest, p *place) (err erro
 	if err != nil {
 		return err
 	}
-	if _, err := k.waitMounter(ctx); err != nil {
+	if _, err := k.waitMounter(ctx, nil); err != nil {
 		return err
 	}
 	d, err := newDevice(ctx, source, k.opts.MounterUID, r.ReadOnly)
@@ -176,7 +176,7 @@ func (k *Keeper) create(ctx context.Context, r MountRequest, p *place) (err erro
 // firstGrant has a mounter serve a new session; when it dies over it, the next.
 func (k *Keeper) firstGrant(ctx context.Context, s *session) error {
 	for {
-		m, err := k.waitMounter(ctx)
+		m, err := k.waitMounter(ctx, nil)
 		if err != nil {
 			return err
 		}
@@ -223,7 +223,7 @@ func (k *Keeper) undo(ctx context.Context, s *session) {
 	m := k.mu.mounter
 	k.mu.Unlock()
 	if m != nil && k.isMounter(m) {
-		if err := m.conn.call(ctx, opEnd, endRequest{ID: s.id, Serial: s.serial}, nil); err != nil {
+		if err := m.conn.call(ctx, opEnd, s.endRequest(), nil); err != nil {
 			k.log.Warn("a session that was taken back was not closed", "volume", s.id, "err", err)
 		}
 	}

@@ -268,22 +268,35 @@ func (k *Keeper) grant(ctx context.Context, s *session, m *mounter) error {
 }
 
 // end has the mounter close a session, and forgets it. When that fails, the
-// session stays in the table and the caller may try again.
+// session stays in the table and the caller may try again. A mounter that dies
+// meanwhile is none: the next one is asked.
 func (k *Keeper) end(ctx context.Context, s *session) error {
-	m, err := k.waitMounter(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.turn(ctx); err != nil {
-		return err
-	}
-	defer s.leave()
-	if err := m.conn.call(ctx, opEnd, endRequest{ID: s.id, Serial: s.serial}, nil); err != nil {
-		return err
+	var m *mounter
+	for {
+		next, err := k.waitMounter(ctx, m)
+		if err != nil {
+			return err
+		}
+		m = next
+		if err = k.endBy(ctx, m, s); err == nil {
+			break
+		}
+		if !m.conn.ended() {
+			return err
+		}
 	}
 	k.drop(s)
 	k.log.Info("a session has ended", "volume", s.id, "path", s.target)
 	return nil
+}
+
+// endBy has m close a session.
+func (k *Keeper) endBy(ctx context.Context, m *mounter, s *session) error {
+	if err := s.turn(ctx); err != nil {
+		return err
+	}
+	defer s.leave()
+	return m.conn.call(ctx, opEnd, s.endRequest(), nil)
 }
 
 // ended is told by the mounter: somebody unmounted or aborted the session behind
@@ -303,8 +316,8 @@ func (k *Keeper) ended(ctx context.Context, id string) error {
 	return nil
 }
 
-// waitMounter returns the mounter, waiting for one.
-func (k *Keeper) waitMounter(ctx context.Context) (*mounter, error) {
+// waitMounter returns the mounter, waiting for one that is not the lost one.
+func (k *Keeper) waitMounter(ctx context.Context, lost *mounter) (*mounter, error) {
 	wait := k.opts.MounterWait
 	if wait <= 0 {
 		wait = 10 * time.Second
@@ -314,7 +327,7 @@ func (k *Keeper) waitMounter(ctx context.Context) (*mounter, error) {
 	for {
 		k.mu.Lock()
 		m, changed := k.mu.mounter, k.mu.changed
-		ok := m != nil && m.ready && !m.lost
+		ok := m != nil && m != lost && m.ready && !m.lost
 		k.mu.Unlock()
 		if ok {
 			return m, nil
@@ -323,6 +336,8 @@ func (k *Keeper) waitMounter(ctx context.Context) (*mounter, error) {
 		case <-changed:
 		case <-timer.C:
 			return nil, storage.Errorf(storage.Unavailable, "no mounter has come within %v: is holdfast-mount serve running?", wait)
+		case <-k.stopped:
+			return nil, storage.Errorf(storage.Unavailable, "no mounter has come, and the keeper is being stopped")
 		case <-ctx.Done():
 			return nil, storage.Errorf(storage.Unavailable, "no mounter has come: %w", context.Cause(ctx))
 		}

@@ -114,7 +114,7 @@ func beMounter(r role, log *slog.Logger) error {
 			return fmt.Errorf("the mounter is privileged: no %q", want)
 		}
 	}
-	h := &handler{role: r, log: log, pools: session.NewPools(session.SlotOptions{}), sessions: make(map[string]*session.Session)}
+	h := &handler{role: r, log: log, pools: session.NewPools(session.SlotOptions{}), sessions: make(map[string]*session.Session), die: make(map[string]string)}
 	return keeper.Attach(context.Background(), keeper.MounterSocket(r.RunDir), h, keeper.AttachOptions{Log: log, Backoff: 50 * time.Millisecond})
 }
 
@@ -137,6 +137,9 @@ type config struct {
 	Uncached bool `json:"uncached,omitempty"`
 	// Notify invalidates the data of files 0 and f1 all the time.
 	Notify bool `json:"notify,omitempty"`
+	// Die is a file that makes the mounter empty it and die when it is to end the
+	// session, unless it is empty.
+	Die string `json:"die,omitempty"`
 	// Slow is what a read of file 1 takes.
 	Slow time.Duration `json:"slow,omitempty"`
 }
@@ -148,6 +151,7 @@ type handler struct {
 	pools    *session.Pools
 	mu       sync.Mutex
 	sessions map[string]*session.Session
+	die      map[string]string
 }
 
 func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
@@ -189,7 +193,7 @@ func (h *handler) Serve(ctx context.Context, g keeper.Grant) ([]byte, error) {
 		}
 	}
 	h.mu.Lock()
-	h.sessions[g.ID] = s
+	h.sessions[g.ID], h.die[g.ID] = s, c.Die
 	h.mu.Unlock()
 	go func() {
 		if err := s.Run(context.WithoutCancel(ctx)); err == nil {
@@ -218,14 +222,25 @@ func (h *handler) Report(_ context.Context, id string) (json.RawMessage, error) 
 	return json.Marshal(map[string]string{"id": id})
 }
 
-func (h *handler) End(_ context.Context, id, serial string) error {
+func (h *handler) End(_ context.Context, e keeper.Ending) error {
+	id, serial := e.ID, e.Serial
+	h.mu.Lock()
+	die := h.die[id]
+	h.mu.Unlock()
+	if info, err := os.Stat(die); err == nil && info.Size() > 0 {
+		_ = os.Truncate(die, 0)
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+	}
 	h.pools.Forget(serial)
 
 	h.mu.Lock()
 	s := h.sessions[id]
 	delete(h.sessions, id)
 	h.mu.Unlock()
-	if s == nil {
+	switch {
+	case s == nil && len(e.Config) == 0:
+		return storage.Errorf(storage.Invalid, "session %s: nobody says what it was", id)
+	case s == nil:
 		return nil
 	}
 	return s.Close()

@@ -36,6 +36,10 @@ type session struct {
 	}
 }
 
+func (s *session) endRequest() endRequest {
+	return endRequest{ID: s.id, Serial: s.serial, ReadOnly: s.readOnly, Config: s.config}
+}
+
 func newSession(m sessionMessage, fd int) *session {
 	s := &session{
 		id: m.ID, serial: m.Serial, target: m.Target, readOnly: m.ReadOnly, config: m.Config, init: m.Init,

@@ -269,3 +269,26 @@ func TestMounterKilledOften(t *testing.T) {
 		})
 	}
 }
+
+// A mounter that dies while it ends a session is not the end of an unmount: the
+// next one ends the session.
+func TestMounterDiesAtTheEnd(t *testing.T) {
+	r := up(t)
+	die := filepath.Join(r.dir, "die")
+	r.must(os.WriteFile(die, []byte("x"), 0o600))
+	r.must(os.Chown(die, mounterUID, mounterUID))
+	target := r.mount("vol", config{Die: die})
+	done := make(chan error, 1)
+	go func() { done <- r.node.Unmount(t.Context(), target) }()
+	r.mounter.wait(t)
+	r.startMounter()
+	select {
+	case err := <-done:
+		r.must(err)
+	case <-time.After(patience):
+		t.Fatal("the unmount does not return")
+	}
+	if all := r.sessions(); len(all) > 0 {
+		t.Errorf("sessions are left: %+v", all)
+	}
+}

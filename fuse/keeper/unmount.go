@@ -84,7 +84,7 @@ func (k *Keeper) unmountLive(ctx context.Context, s *session, m mount) error {
 	}
 	if len(others) == 0 {
 		// The mounter must be there to make safe what was acknowledged.
-		if _, err := k.waitMounter(ctx); err != nil {
+		if _, err := k.waitMounter(ctx, nil); err != nil {
 			return err
 		}
 	}

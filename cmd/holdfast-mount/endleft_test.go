@@ -1,0 +1,87 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	gofuse "github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/holdfast-csi/holdfast/fuse"
+	"github.com/holdfast-csi/holdfast/fuse/keeper"
+	"github.com/holdfast-csi/holdfast/fuse/session"
+	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/memory"
+)
+
+// TestEndOfWhatAnotherServed: a worker that is asked to end a session which its
+// predecessor died with brings to the store what that one had acknowledged. Before, it
+// said that all was safe, and the next node did not see it.
+func TestEndOfWhatAnotherServed(t *testing.T) {
+	volumes := t.TempDir()
+	bucket := memory.NewBucket(1 << 30)
+	var away error
+	open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
+		if away != nil {
+			return nil, away
+		}
+		dir, err := volumeFolder(volumes, g.ID)
+		if err != nil {
+			return nil, err
+		}
+		fs := fuse.New(bucket.Volume(), fuse.Options{Dir: dir, Fresh: g.InitReply == nil})
+		return healthy{fs, &health{}}, fs.Recover()
+	}
+	s := &server{
+		open: open, left: func(id string) (bool, error) { return hasFolder(volumes, id) },
+		log: slog.New(slog.DiscardHandler), pools: session.NewPools(session.SlotOptions{}),
+	}
+	ending := keeper.Ending{ID: "vol", Serial: "1", Config: []byte("{}")}
+	if err := s.End(t.Context(), ending); err != nil {
+		t.Errorf("the end of what nobody has served: %v", err)
+	}
+
+	fs, err := open(t.Context(), keeper.Grant{ID: "vol"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made gofuse.CreateOut
+	in := gofuse.InHeader{NodeId: 1, Unique: 2}
+	if st := fs.Create(nil, &gofuse.CreateIn{InHeader: in, Flags: uint32(os.O_RDWR), Mode: 0o644}, "file", &made); !st.Ok() {
+		t.Fatal(st)
+	}
+	want := bytes.Repeat([]byte("acknowledged "), 10_000)
+	in = gofuse.InHeader{NodeId: made.NodeId, Unique: 4}
+	if n, st := fs.Write(nil, &gofuse.WriteIn{InHeader: in, Fh: made.Fh, Size: uint32(len(want))}, want); !st.Ok() || int(n) != len(want) {
+		t.Fatalf("%d bytes, %v", n, st)
+	}
+	if err := fs.Abandon(); err != nil { // as a death leaves it
+		t.Fatal(err)
+	}
+
+	away = storage.Errorf(storage.Unavailable, "as the test wants")
+	if err := s.End(t.Context(), ending); !storage.Is(err, storage.Unavailable) {
+		t.Errorf("the end while the store is away: %v", err)
+	}
+	away = nil
+	if err := s.End(t.Context(), ending); err != nil {
+		t.Fatal(err)
+	}
+	e, err := bucket.Volume().Files.Lookup(t.Context(), "file")
+	if err != nil || e.Size != int64(len(want)) {
+		t.Fatalf("%d bytes are in the store, %d were acknowledged: %v", e.Size, len(want), err)
+	}
+	got := make([]byte, e.Size)
+	if err := bucket.Volume().Chunks.Read(t.Context(), e.Chunks[0], got, 0); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("other bytes than were written: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(volumes, "vol")); !os.IsNotExist(err) {
+		t.Errorf("the session's folder: %v", err)
+	}
+	if err := s.End(t.Context(), ending); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+}
