@@ -398,7 +398,9 @@ func TestStageOfAnOlderMounter(t *testing.T) {
 		}
 		records := []record{
 			{kind: recName, id: id, parent: 1, name: name, a: identity(e), b: e.Inode},
-			{kind: recStage, id: id, a: uncut}, {kind: recSpill, id: id}, {kind: recSpan, id: id, b: uint64(len(want))},
+			{kind: recStage, id: id, a: uncut},
+			{kind: recSpill, id: id},
+			{kind: recSpan, id: id, b: uint64(len(want))},
 		}
 		if name == "over" {
 			records = append(records, record{kind: recClean, id: id})
