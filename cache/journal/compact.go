@@ -11,7 +11,9 @@ const lastRounds = 8
 
 // Compact replaces the journal by the records that live emits. Appends go on
 // meanwhile and end up behind them: they are copied from the old file, so that
-// memory does not hold them. One call at a time.
+// memory does not hold them. One call at a time. A durable log's new file is on the
+// disk before it takes the old one's name, and so is all that has a name in the
+// folder by then.
 func (l *Log) Compact(live func(emit func(record []byte) error) error) error {
 	if err := l.compact(live); err != nil {
 		return fmt.Errorf("compact the journal: %w", err)
@@ -27,8 +29,9 @@ func (l *Log) compact(live func(emit func(record []byte) error) error) (err erro
 	if err != nil {
 		return diskError(err)
 	}
+	taken := false
 	defer func() {
-		if err != nil {
+		if err != nil && !taken {
 			err = errors.Join(err, f.Close(), l.disk.remove(freshed))
 		}
 	}()
@@ -63,6 +66,11 @@ func (l *Log) compact(live func(emit func(record []byte) error) error) (err erro
 	if err := out.flush(); err != nil {
 		return err
 	}
+	if err := l.flush(f); err != nil { // most of it, while others append
+		return err
+	}
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.closed {
@@ -82,12 +90,37 @@ func (l *Log) compact(live func(emit func(record []byte) error) error) (err erro
 	}
 	// On a full disk the reserve comes from what the old file gives back.
 	_ = t.room(0, reserve)
+	if err := l.flush(f); err != nil {
+		return err
+	}
 	if err := l.renamedLocked(f); err != nil {
 		return err
 	}
-	l.mu.tape, l.mu.lost = t, nil
+	taken = true
+	l.mu.tape, l.mu.lost, l.mu.unsafe, l.mu.synced = t, nil, nil, t.size
 	_ = old.file.Close() // its name is gone
 	_ = t.room(0, reserve)
+	if !l.durable {
+		return nil
+	}
+	if err := l.disk.sync(); err != nil { // after a power cut the name may lead to the old file
+		l.mu.unsafe = fmt.Errorf("journal: flush its name: %w", diskError(err))
+		return l.mu.unsafe
+	}
+	return nil
+}
+
+// flush brings the new file of a durable log, and its name, to the disk.
+func (l *Log) flush(f file) error {
+	if !l.durable {
+		return nil
+	}
+	if err := f.sync(); err != nil {
+		return diskError(err)
+	}
+	if err := l.disk.sync(); err != nil {
+		return diskError(err)
+	}
 	return nil
 }
 

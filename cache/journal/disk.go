@@ -32,6 +32,8 @@ type disk interface {
 	remove(name string) error
 	// names reports whether name leads to f.
 	names(name string, f file) (bool, error)
+	// sync flushes the names.
+	sync() error
 }
 
 type file interface {
@@ -42,6 +44,8 @@ type file interface {
 	size() (int64, error)
 	// allocate makes sure that the range can be written, and leaves the size.
 	allocate(off, n int64) error
+	// sync flushes what was written.
+	sync() error
 }
 
 // folder is a disk of the operating system.
@@ -80,7 +84,23 @@ func (d folder) names(name string, f file) (bool, error) {
 	return err == nil && os.SameFile(there, here), err
 }
 
+func (d folder) sync() error {
+	f, err := os.Open(string(d))
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
 type osFile struct{ *os.File }
+
+func (f osFile) sync() error {
+	for {
+		if err := unix.Fdatasync(int(f.Fd())); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
 
 func (f osFile) size() (int64, error) {
 	info, err := f.Stat()

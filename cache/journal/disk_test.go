@@ -19,7 +19,7 @@ type memDisk struct {
 	rng   *rand.Rand
 	files map[string]*memFile
 	all   []*memFile
-	// past is what the names were after each change, since nothing is ever synced.
+	// past is what the names were after each change since the last sync.
 	past []map[string]*memFile
 
 	steps   int
@@ -62,7 +62,10 @@ type memFile struct {
 	pages  map[int64]*[pageSize]byte
 	before map[int64]*[pageSize]byte // what a power cut may leave; nil is a hole
 	spare  map[int64]bool            // allocated, and not written
-	open   int
+	// forgotten pages were to be synced when that failed: the kernel has taken them
+	// for clean, and no later sync brings them to the disk.
+	forgotten map[int64]bool
+	open      int
 }
 
 // step counts one; how much of it is to be done, in halves, and what is returned.
@@ -142,13 +145,14 @@ func (m *memDisk) reboot() *memDisk {
 }
 
 func (f *memFile) after(next *memDisk, cut bool, rng *rand.Rand) *memFile {
-	g := &memFile{disk: next, length: f.length, least: f.length, pages: f.pages, before: map[int64]*[pageSize]byte{}, spare: f.spare}
+	g := &memFile{disk: next, length: f.length, least: f.length, pages: f.pages, before: map[int64]*[pageSize]byte{}, spare: f.spare, forgotten: map[int64]bool{}}
 	next.all = append(next.all, g)
 	if !cut {
 		return g
 	}
 	if rng.IntN(2) == 0 {
 		g.length = f.least + rng.Int64N(f.length-f.least+1)
+		g.least = g.length
 	}
 	for i, p := range f.before {
 		switch rng.IntN(3) {
@@ -169,6 +173,13 @@ func (f *memFile) after(next *memDisk, cut bool, rng *rand.Rand) *memFile {
 			delete(g.pages, i)
 		}
 	}
+	for i, p := range g.pages { // what lies behind the end is not seen when the file grows again
+		if at := g.length - i*pageSize; at <= 0 {
+			delete(g.pages, i)
+		} else if at < pageSize {
+			clear(p[at:])
+		}
+	}
 	return g
 }
 
@@ -179,7 +190,7 @@ func (m *memDisk) open(name string, fresh bool) (file, error) {
 	if do {
 		f := m.files[name]
 		if f == nil {
-			f = &memFile{disk: m, pages: map[int64]*[pageSize]byte{}, before: map[int64]*[pageSize]byte{}, spare: map[int64]bool{}}
+			f = &memFile{disk: m, pages: map[int64]*[pageSize]byte{}, before: map[int64]*[pageSize]byte{}, spare: map[int64]bool{}, forgotten: map[int64]bool{}}
 			m.files[name], m.all = f, append(m.all, f)
 			m.changedLocked()
 		}
@@ -240,7 +251,37 @@ func (m *memDisk) names(name string, f file) (bool, error) {
 	return m.files[name] == f, failed
 }
 
+// sync of a folder: its names are what they are from now on.
+func (m *memDisk) sync() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	do, failed := m.wholeLocked()
+	if do && failed == nil {
+		m.past = []map[string]*memFile{maps.Clone(m.files)}
+	}
+	return failed
+}
+
+func (f *memFile) sync() error {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	do, failed := f.disk.wholeLocked()
+	for i := range f.before {
+		switch {
+		case failed != nil:
+			f.forgotten[i] = true
+		case do && !f.forgotten[i]:
+			delete(f.before, i)
+		}
+	}
+	if do && failed == nil && len(f.before) == 0 {
+		f.least = f.length
+	}
+	return failed
+}
+
 func (f *memFile) touchLocked(i int64) {
+	delete(f.forgotten, i)
 	if _, ok := f.before[i]; !ok {
 		var old *[pageSize]byte
 		if p := f.pages[i]; p != nil {

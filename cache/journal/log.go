@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -16,6 +17,11 @@ import (
 // Log is an open journal. It is safe for concurrent use.
 type Log struct {
 	disk disk
+	// durable: what Sync has promised outlives the machine.
+	durable bool
+
+	// syncing is held by whoever flushes the file, or takes it away.
+	syncing sync.Mutex
 
 	mu struct {
 		sync.Mutex
@@ -23,6 +29,12 @@ type Log struct {
 		// lost is set when it is not known which file has the journal's name: what
 		// is appended to the wrong one is gone with the process.
 		lost error
+		// synced is how much of the file is on the disk for certain.
+		synced int64
+		// unsafe is why nothing more of this file is: once a flush has failed, the
+		// kernel takes for clean what never came to the disk, and the next one
+		// succeeds. A compaction writes it all anew.
+		unsafe error
 		// closed Logs take no new file from a compaction.
 		closed bool
 		// unkept: the file is damaged, and has no second name yet. A compaction would
@@ -41,6 +53,28 @@ func Open(dir string, replay func(record []byte) error) (*Log, error) {
 		err = fmt.Errorf("journal %s: %w", dir, err)
 	}
 	return l, err
+}
+
+// OpenDurable is Open for a log of which Sync is asked: it is on the disk, with its
+// name, and stays there when it is compacted.
+func OpenDurable(dir string, replay func(record []byte) error) (*Log, error) {
+	l, err := Open(dir, replay)
+	if l == nil {
+		return nil, err
+	}
+	if flushErr := l.keep(); flushErr != nil {
+		return nil, errors.Join(fmt.Errorf("journal %s: %w", dir, flushErr), l.Close())
+	}
+	return l, err
+}
+
+// keep makes a log durable.
+func (l *Log) keep() error {
+	l.durable = true
+	if err := l.Sync(); err != nil {
+		return err
+	}
+	return l.disk.sync()
 }
 
 func open(d disk, replay func([]byte) error) (l *Log, err error) {
@@ -197,6 +231,35 @@ func (l *Log) add(record []byte, spare int64) error {
 	return nil
 }
 
+// Sync returns when all that was appended before is on the disk. Calls at the same
+// time share a flush. When one has failed, all do until a compaction has written the
+// journal anew. Only of a log of OpenDurable it is a promise.
+func (l *Log) Sync() error {
+	l.mu.Lock()
+	t, to := l.mu.tape, l.mu.size
+	l.mu.Unlock()
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
+	l.mu.Lock()
+	err, done := cmp.Or(l.mu.lost, l.mu.unsafe), l.mu.tape != t || l.mu.synced >= to // a compaction flushes too
+	t, to = l.mu.tape, l.mu.size
+	l.mu.Unlock()
+	if err != nil || done {
+		return err
+	}
+	if err = t.file.sync(); err != nil {
+		err = fmt.Errorf("journal: flush: %w", diskError(err))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil {
+		l.mu.unsafe = err
+		return err
+	}
+	l.mu.synced = to
+	return nil
+}
+
 // Size of the records in bytes.
 func (l *Log) Size() int64 {
 	l.mu.Lock()
@@ -216,6 +279,8 @@ func Remove(dir string) error {
 
 // Close closes the file.
 func (l *Log) Close() error {
+	l.syncing.Lock()
+	defer l.syncing.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.closed = true
