@@ -56,6 +56,11 @@ func wanted(req *csi.CreateVolumeRequest) (want storage.Record, s settings, err 
 	if s, err = parseParams(req.GetParameters()); err != nil {
 		return want, s, err
 	}
+	for _, c := range req.GetVolumeCapabilities() {
+		if err := s.serves(access, c.GetAccessMode().GetMode()); err != nil {
+			return want, s, err
+		}
+	}
 	if len(req.GetMutableParameters()) > 0 {
 		return want, s, storage.Errorf(storage.Invalid, "mutable parameters (VolumeAttributesClass) are not supported")
 	}

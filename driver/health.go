@@ -31,6 +31,10 @@ type Health struct {
 	Took time.Duration
 	// Leftovers are the files that are kept aside on the node.
 	Leftovers int
+	// Behind is by how much the cluster is behind what a volume of durability node
+	// should have brought to it, Why the reason where there is one.
+	Behind time.Duration
+	Why    string
 }
 
 // condition is one thing that is not as it should be.
@@ -113,6 +117,13 @@ func conditions(m *Mounted, h Health) []*condition {
 		all = append(all, inaccessible("ClusterAway", "the cluster is out of reach: %s%s", h.Away, waiting))
 	case h.Took > slowAfter:
 		all = append(all, degraded("Slow", "the cluster is slow: it took %s to answer%s", h.Took.Round(time.Millisecond), waiting))
+	}
+	if h.Behind > 0 {
+		why := ""
+		if h.Why != "" {
+			why = ": " + h.Why
+		}
+		all = append(all, degraded("NotCommitted", "what was written %s ago is on this node's disk and not in the cluster%s", h.Behind.Round(time.Millisecond), why))
 	}
 	if h.Leftovers > 0 {
 		all = append(all, degraded("Leftovers", "%d files could not be committed and are kept on this node, in the mounter's state folder: look at them and remove them by hand", h.Leftovers))

@@ -60,6 +60,7 @@ func TestNodeHealth(t *testing.T) {
 		{Health{}, ""},
 		{Health{Waiting: 7, Took: time.Millisecond}, ""},
 		{Health{Waiting: -1}, ""},
+		{Health{Behind: 3 * time.Second, Why: "the store is away"}, "DEGRADED NotCommitted"},
 		{Health{Took: 2 * time.Second}, "DEGRADED Slow"},
 		{Health{Away: "no answer", Took: 2 * time.Second}, "INACCESSIBLE ClusterAway"},
 		{Health{Silent: "no answer"}, "INACCESSIBLE MounterSilent"},

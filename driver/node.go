@@ -68,6 +68,9 @@ type MountConfig struct {
 	CacheSize *int64 `json:"cacheSize,omitempty"`
 	// Group is who shall have the volume.
 	Group *uint32 `json:"group,omitempty"`
+	// Durability is what fsync means, empty for cluster; CommitDelay goes with node.
+	Durability  Durability    `json:"durability,omitempty"`
+	CommitDelay time.Duration `json:"commitDelay,omitempty"`
 }
 
 // mountConfig is what the mounter is told of a volume that this node has leased.
@@ -77,6 +80,9 @@ func (n *Node) mountConfig(r *storage.Record, readOnly bool, group *uint32) (Mou
 		return MountConfig{}, storage.Errorf(storage.Corrupt, "record of volume %s: %w", r.ID, err)
 	}
 	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects, CacheSize: s.cacheSize, Group: group}
+	if s.durability == NodeDurability {
+		c.Durability, c.CommitDelay = s.durability, cmp.Or(s.commitDelay, defaultCommitDelay)
+	}
 	if r.Access == storage.Single {
 		c.Epoch = r.Leases[n.o.NodeID].Epoch
 	}

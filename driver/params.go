@@ -3,6 +3,7 @@ package driver
 import (
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/holdfast-csi/holdfast/driver/size"
 	"github.com/holdfast-csi/holdfast/storage"
@@ -20,6 +21,9 @@ type parameter struct {
 	// values says what is allowed, usual what holds without the parameter, text
 	// what it does. For people.
 	values, usual, text string
+	// same is a value that says the same as none, and is not kept: volumes that were
+	// made with it before there was another one are still what is asked for.
+	same string
 	// set judges a value and takes it.
 	set func(s *settings, value string) error
 }
@@ -37,6 +41,10 @@ type settings struct {
 	placement storage.Placement
 	// cacheSize is nil when not given.
 	cacheSize *int64
+	// durability is what fsync means; empty is that the cluster has the data.
+	durability Durability
+	// commitDelay is zero when not given.
+	commitDelay time.Duration
 }
 
 // Objects is how a mount shows what was made over S3, which has neither owner nor
@@ -153,6 +161,8 @@ var parameters = []parameter{
 			return given(value)
 		},
 	},
+	durabilityParameter,
+	commitDelayParameter,
 }
 
 // given refuses an empty value.

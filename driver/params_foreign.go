@@ -110,14 +110,6 @@ var foreign = []foreignParameter{
 		names: []string{"uidMap", "gidMap", "map.uid", "map.gid", "umask"}, of: seaweedfsCSI,
 		reason: "owners and modes are kept as programs set them; what is made over S3 is shown by uid, gid, fileMode and dirMode",
 	},
-	{
-		names: []string{"durability"}, of: later, accepted: "cluster", accepts: oneOf("cluster"),
-		reason: "this version has cluster alone: fsync returns when every replica's server has accepted the data",
-	},
-	{
-		names: []string{"commitDelay"}, of: later,
-		reason: "changes are committed at once by fsync and close; there is no delay to set in this version",
-	},
 }
 
 func foreignOf(name string) (foreignParameter, bool) {

@@ -45,7 +45,9 @@ func parseParams(given map[string]string) (settings, error) {
 		} else if err != nil {
 			return settings{}, storage.Errorf(storage.Invalid, "parameter %s=%q: %w; %s is allowed", spelled[p.name], value, err, p.values)
 		}
-		s.kept[p.name] = value
+		if p.same == "" || value != p.same {
+			s.kept[p.name] = value
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if f, ok := foreignOf(name); ok && !f.suits(given[name], s) {
@@ -83,6 +85,9 @@ func takeParam(name, value string, take func(name, as, value string) error) erro
 
 // check judges what parameters say together.
 func (s settings) check() error {
+	if s.commitDelay > 0 && s.durability != NodeDurability {
+		return storage.Errorf(storage.Invalid, "parameter commitDelay=%q needs durability=node: with durability=cluster, fsync and close wait for the cluster", s.kept["commitDelay"])
+	}
 	if s.bucket.fixed() && s.bucket != "" {
 		if err := checkBucket(string(s.bucket)); err != nil {
 			return err

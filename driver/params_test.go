@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -38,6 +39,8 @@ func TestParametersTaken(t *testing.T) {
 		"as it is":           {map[string]string{"mounter": "geesefs", "options": "", "parentDir": "/buckets", "dataLocality": "none", "usePathStyle": "true", "ttl": "0", "writebackCache": "false", "volumeServerAccess": "direct", "durability": "cluster"}, nil, nil},
 		"collection":         {map[string]string{"collection": "photos", "bucketName": "photos"}, map[string]string{"bucketName": "photos"}, nil},
 		"use prefix":         {map[string]string{"usePrefix": "true", "bucket": "b12", "prefix": "a", "onDelete": retained}, map[string]string{"bucketName": "b12", "prefix": "a", "onDelete": retained}, nil},
+		"durability":         {map[string]string{"durability": "node"}, map[string]string{"durability": "node"}, func(s settings) bool { return s.durability == NodeDurability && s.commitDelay == 0 }},
+		"delay":              {map[string]string{"durability": "node", "commitDelay": "100ms"}, map[string]string{"durability": "node", "commitDelay": "100ms"}, func(s settings) bool { return s.commitDelay == 100*time.Millisecond }},
 	} {
 		s, err := parseParams(test.given)
 		if err != nil || !maps.Equal(s.kept, test.kept) || test.check != nil && !test.check(s) {
@@ -90,8 +93,13 @@ func TestParametersRefused(t *testing.T) {
 		"disks differ":     {map[string]string{"disk": "ssd", "diskType": "hdd"}, []string{"disk (", "diskType (", "differ"}},
 		"no data center":   {map[string]string{"dataCenter": ""}, []string{"dataCenter"}},
 		"ttl":              {map[string]string{"ttl": "5d"}, []string{"ttl", "5d", "leave the parameter out"}},
-		"durability":       {map[string]string{"durability": "disk"}, []string{"durability", "disk", "cluster alone"}},
-		"commit delay":     {map[string]string{"commitDelay": "1s"}, []string{"commitDelay"}},
+		"durability":       {map[string]string{"durability": "disk"}, []string{"durability", "disk", "does not tell which store", "cluster or node"}},
+		"no durability":    {map[string]string{"durability": "Node"}, []string{"durability", "Node", "cluster or node"}},
+		"lone delay":       {map[string]string{"commitDelay": "1s"}, []string{"commitDelay", "1s", "durability=node"}},
+		"cluster's delay":  {map[string]string{"commitDelay": "1s", "durability": "cluster"}, []string{"commitDelay", "durability=node"}},
+		"short delay":      {map[string]string{"commitDelay": "99ms", "durability": "node"}, []string{"commitDelay", "99ms", "100ms to 5m"}},
+		"long delay":       {map[string]string{"commitDelay": "5m1s", "durability": "node"}, []string{"commitDelay", "5m1s", "100ms to 5m"}},
+		"delay of what":    {map[string]string{"commitDelay": "5", "durability": "node"}, []string{"commitDelay", "100ms to 5m"}},
 		"use prefix":       {map[string]string{"usePrefix": "true"}, []string{"usePrefix", "prefix"}},
 	} {
 		_, err := parseParams(test.given)
@@ -171,7 +179,7 @@ func TestTemplates(t *testing.T) {
 // FuzzParameters: whatever is given is taken or refused as invalid, and what is
 // taken can be taken again from what is kept.
 func FuzzParameters(f *testing.F) {
-	for _, s := range []string{"bucketName=photos\nonDelete=retain", "path=/buckets/a/b", "prefix=${pvc.name}", "uid=7\nfileMode=0644", "mounter=geesefs", "x", "bucket=a\nbucketName=b", "replication=012\ndisk=SSD\ndataCenter=dc1", "ttl=5d"} {
+	for _, s := range []string{"bucketName=photos\nonDelete=retain", "path=/buckets/a/b", "prefix=${pvc.name}", "uid=7\nfileMode=0644", "mounter=geesefs", "durability=node\ncommitDelay=2s", "durability=cluster", "x", "bucket=a\nbucketName=b", "replication=012\ndisk=SSD\ndataCenter=dc1", "ttl=5d"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

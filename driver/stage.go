@@ -59,6 +59,9 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	if !serves(r.Access, m) {
 		return storage.Errorf(storage.Invalid, "volume %s has access %s, which does not serve %s", id, r.Access, m)
 	}
+	if err := servesRecord(&r, m); err != nil {
+		return err
+	}
 	all, err := n.mounts(ctx)
 	if err != nil {
 		return err

@@ -42,6 +42,9 @@ func unconfirmed(r storage.Record, req *csi.ValidateVolumeCapabilitiesRequest) s
 		if m := vc.GetAccessMode().GetMode(); !serves(r.Access, m) {
 			return fmt.Sprintf("volume %s has access %s, which does not serve %s", r.ID, r.Access, m)
 		}
+		if err := servesRecord(&r, vc.GetAccessMode().GetMode()); err != nil {
+			return err.Error()
+		}
 	}
 	if given := req.GetVolumeContext(); len(given) > 0 && !maps.Equal(given, toCSI(r).GetVolumeContext()) {
 		return fmt.Sprintf("volume %s has another volume context", r.ID)

@@ -114,20 +114,40 @@ func (fs *FS) fly(n *node, s *stage, file *os.File, near storage.Path, f *flight
 	taken := err == nil && !f.void
 	if taken {
 		s.lay(chunk)
-		if punchErr := punch(file, f.span); punchErr != nil {
-			fs.log.Warn("uploaded bytes stay on the disk", "op", "upload", "node", n.id, "err", punchErr)
-		}
+	}
+	if taken && fs.follower == nil {
+		fs.punched(n, file, []span{f.span})
 	}
 	if err != nil {
 		s.failed = time.Now()
 	}
 	n.mu.Unlock()
+	if taken && fs.follower != nil && fs.memo.flush() == nil { // they may be promised: not before the chunk is known for certain
+		n.mu.Lock()
+		if n.mu.stage == s && s.file == file {
+			rest := []span{f.span}
+			for _, d := range s.dirty { // written again meanwhile
+				rest = cutSpans(rest, d)
+			}
+			fs.punched(n, file, rest)
+		}
+		n.mu.Unlock()
+	}
 	close(f.done) // what is freed below nobody waits for
 	if !taken && chunk.ID != "" {
 		fs.freeChunks(ctx, n, []storage.ChunkID{chunk.ID})
 	}
 	if err != nil && !storage.IsContext(err) {
 		fs.log.Warn("an upload beside the writer failed; the commit will bring the bytes", "op", "upload", "node", n.id, "err", err)
+	}
+}
+
+// punched gives the disk back what ranges of a stage's file take.
+func (fs *FS) punched(n *node, file *os.File, spans []span) {
+	for _, d := range spans {
+		if err := punch(file, d); err != nil {
+			fs.log.Warn("uploaded bytes stay on the disk", "op", "upload", "node", n.id, "err", err)
+		}
 	}
 }
 

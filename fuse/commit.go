@@ -18,6 +18,9 @@ func (fs *FS) commit(ctx context.Context, n *node) error {
 	if !n.dirty() {
 		return nil
 	}
+	if fs.unwanted(n) {
+		return fs.giveUp(ctx, n)
+	}
 	if !n.loaded.Load() { // left by the mounter before, and not asked for since
 		if err := fs.load(ctx, n); err != nil {
 			return err

@@ -68,6 +68,10 @@ type Options struct {
 	// alone. Nothing that was acknowledged is given up with it. 0 means
 	// DefaultDeadline.
 	Deadline time.Duration
+	// CommitDelay is set for a volume of durability node: fsync returns when what was
+	// written is on this node's disk, and the store follows within that time; close
+	// waits for neither. It needs Dir, and a volume that no other node has.
+	CommitDelay time.Duration
 	// Uploads bounds what is on its way to the store; a bound of its own when nil.
 	Uploads *Uploads
 	// Logger takes failed operations; nothing when nil.
@@ -106,6 +110,10 @@ type FS struct {
 	crowded chan *node
 	calls   calls
 	writer  writer
+	// follower is there when fsync does not wait for the store.
+	follower *follower
+	// flushFile brings a file to the disk; the tests have one that keeps what it was.
+	flushFile func(*os.File) error
 
 	notifier atomic.Pointer[Notifier]
 	// life ends with Close: nothing begins in the background from then on.
@@ -149,9 +157,12 @@ func New(vol storage.Volume, o Options) *FS {
 		vol:           vol, opts: o, log: o.Logger,
 		memo: m, room: r, table: newTable(m, r), tree: newTree(), dirs: newDirStreams(m),
 		crowded: make(chan *node, mergeQueue), calls: calls{open: make(map[uint64]*call)},
-		redos: newRedos(), holder: newHolder(o.Node), boot: bootNumber(),
+		redos: newRedos(), holder: newHolder(o.Node), boot: bootNumber(), flushFile: flushFile,
 	}
 	fs.writer.id = mathrand.Uint64()
+	if o.CommitDelay > 0 && o.Dir != "" {
+		fs.follower = newFollower(o.CommitDelay)
+	}
 	return fs
 }
 
@@ -167,6 +178,14 @@ func (fs *FS) Start(n Notifier) {
 	fs.running.Go(func() { fs.countRoom(ctx) })
 	if fs.opts.Fence != nil {
 		fs.running.Go(func() { fs.keepLease(ctx) })
+	}
+	if fs.follower != nil {
+		for _, n := range fs.table.all() {
+			if n.dirty() { // left by the mounter before
+				fs.follower.add(n)
+			}
+		}
+		fs.running.Go(func() { fs.follow(ctx) })
 	}
 }
 

@@ -82,6 +82,10 @@ func (l *sickLog) Compact(live func(func([]byte) error) error) error {
 	return l.try("compact", 0, func() error { return l.recordLog.Compact(live) })
 }
 
+func (l *sickLog) Sync() error {
+	return l.try("sync", 0, func() error { return l.recordLog.Sync() })
+}
+
 // beginSick is begin on a disk that can fail.
 func beginSick(t *testing.T, v storage.Volume, dir string) (*caller, *sickLog) {
 	t.Helper()

@@ -107,6 +107,9 @@ func (fs *FS) live(emit func([]byte) error) error {
 		if err := fs.liveStage(n, put); err != nil {
 			return err
 		}
+		if err := fs.flushStage(n); err != nil {
+			return err
+		}
 		if err := n.liveMerge(put); err != nil {
 			return err
 		}

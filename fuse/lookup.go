@@ -64,16 +64,20 @@ func (fs *FS) look(ctx context.Context, dir *node, name string, counted bool) (n
 		}
 		return nil, e, true, err
 	}
-	n = fs.bindHeard(a, dir, name, e, counted)
+	n = fs.bindHeard(ctx, a, dir, name, e, counted)
 	return n, e, n != nil, nil
 }
 
 // bindHeard gives the entry that an answer has under a name to its node; nil when
 // the answer is outdated.
-func (fs *FS) bindHeard(a *ask, dir *node, name string, e storage.Entry, counted bool) *node {
+func (fs *FS) bindHeard(ctx context.Context, a *ask, dir *node, name string, e storage.Entry, counted bool) *node {
 	n := fs.table.bind(a, dir, name, e, counted)
 	if n != nil {
+		first := !n.loaded.Load()
 		fs.table.hear(a, n, e)
+		if first && n.inDoubt() {
+			fs.judge(ctx, n, n.stored(), false)
+		}
 	}
 	return n
 }

@@ -26,6 +26,7 @@ type recordLog interface {
 	AppendReserved(record []byte) error
 	Compact(live func(emit func(record []byte) error) error) error
 	Size() int64
+	Sync() error
 	Close() error
 }
 
@@ -137,6 +138,16 @@ func (m *memo) note(r record) bool {
 	}
 	m.missed(err)
 	return false
+}
+
+// flush returns when all that was written down is on the node's disk. When it cannot
+// be, that is a hole: the journal is written anew before anything is promised again.
+func (m *memo) flush() error {
+	err := m.journal.Sync()
+	if err != nil {
+		m.missed(err)
+	}
+	return err
 }
 
 // missed makes a hole.

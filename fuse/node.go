@@ -59,9 +59,14 @@ type node struct {
 		merging *merging
 		// sent are commits whose answer is not known (once.go).
 		sent []*sent
+		// legacy is set while what waits was left by the mounter before, and the entry
+		// has not been seen.
+		legacy *legacy
 		// kept: the last name was removed while handles were open, and the content
 		// was left for them.
 		kept bool
+		// removed: we have taken the last name away while no handle was open.
+		removed bool
 		// perhaps is the entry of a file whose removal the mounter before had begun.
 		perhaps *storage.Entry
 		// opened is the content that the kernel's page cache was filled from.
@@ -96,6 +101,7 @@ func (n *node) begin(ctx context.Context) (func(), error) {
 func (n *node) learn(e storage.Entry) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.claimLocked(e)
 	n.mu.entry, n.mu.known = e, time.Now()
 	n.loaded.Store(true)
 	n.recountLocked()

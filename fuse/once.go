@@ -24,6 +24,22 @@ type writer struct {
 	last atomic.Uint64
 }
 
+// atLeast has the next commit have a number above one that an entry has: the journal
+// may not know it (claimLocked).
+func (w *writer) atLeast(number uint64, m *memo) {
+	for last := w.last.Load(); number > last; last = w.last.Load() {
+		if w.last.CompareAndSwap(last, number) {
+			m.note(record{kind: recWriter, a: w.id, b: number})
+			return
+		}
+	}
+}
+
+// writerLeap is how many numbers a new session leaves out: a power cut may have taken
+// the end of the journal, and with it commits whose numbers stand in entries. No two
+// commits have one number.
+const writerLeap = 1 << 32
+
 // sent is a commit whose answer is not known.
 type sent struct {
 	number uint64
@@ -90,7 +106,9 @@ func (fs *FS) refused(ctx context.Context, n *node, x *sent) {
 // judge decides about commits whose answer is not known, by the entry as it was
 // read since. final says that no other one can be carried out any more.
 func (fs *FS) judge(ctx context.Context, n *node, e storage.Entry, final bool) {
-	fs.decide(ctx, n, e, e.Committed(fs.writer.id), final)
+	number := e.Committed(fs.writer.id)
+	fs.writer.atLeast(number, fs.memo)
+	fs.decide(ctx, n, e, number, final)
 }
 
 // decide is judge for a commit of which the number is known to be in the entry.
@@ -160,6 +178,24 @@ func (n *node) inDoubt() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return len(n.mu.sent) > 0
+}
+
+// legacy is what the mounter before has left of a file, by a journal whose last
+// commit was number last of writer.
+type legacy struct{ writer, last uint64 }
+
+// claimLocked: when the entry has a commit that the journal does not know, a power cut
+// has taken the end of the journal. That commit has brought all that the journal knew
+// before, and nothing was written since: the entry is learnt first.
+func (n *node) claimLocked(e storage.Entry) {
+	l := n.mu.legacy
+	n.mu.legacy = nil
+	if l == nil {
+		return
+	}
+	if number := e.Committed(l.writer); number > l.last {
+		n.mu.sent = append(n.mu.sent, &sent{number: number, since: stage{base: uncut}})
+	}
 }
 
 // wroteLocked, cutLocked and changedLocked tell commits whose answer is not known

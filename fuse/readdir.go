@@ -1,6 +1,7 @@
 package fuse
 
 import (
+	"context"
 	"syscall"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
@@ -30,14 +31,14 @@ func (fs *FS) ReleaseDir(in *gofuse.ReleaseIn) {
 
 // ReadDir implements gofuse.RawFileSystem.
 func (fs *FS) ReadDir(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
-	return fs.readDir(cancel, in, func(_ *node, _ *ask, _ storage.Entry, d gofuse.DirEntry) bool {
+	return fs.readDir(cancel, in, func(_ context.Context, _ *node, _ *ask, _ storage.Entry, d gofuse.DirEntry) bool {
 		return out.AddDirEntry(d)
 	})
 }
 
 // ReadDirPlus implements gofuse.RawFileSystem.
 func (fs *FS) ReadDirPlus(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse.DirEntryList) gofuse.Status {
-	return fs.readDir(cancel, in, func(dir *node, a *ask, e storage.Entry, d gofuse.DirEntry) bool {
+	return fs.readDir(cancel, in, func(ctx context.Context, dir *node, a *ask, e storage.Entry, d gofuse.DirEntry) bool {
 		slot := out.AddDirLookupEntry(d)
 		if slot == nil {
 			return false
@@ -47,7 +48,7 @@ func (fs *FS) ReadDirPlus(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse
 		}
 		// Without a node the kernel takes the name alone, and looks it up when it is
 		// used.
-		if n := fs.bindHeard(a, dir, e.Name, e, true); n != nil {
+		if n := fs.bindHeard(ctx, a, dir, e.Name, e, true); n != nil {
 			fs.entryOut(n, slot)
 		}
 		return true
@@ -56,7 +57,7 @@ func (fs *FS) ReadDirPlus(cancel <-chan struct{}, in *gofuse.ReadIn, out *gofuse
 
 // readDir gives the names behind the request's cookie to add, until it has no room
 // or has come to the end of what is at hand.
-func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node, *ask, storage.Entry, gofuse.DirEntry) bool) gofuse.Status {
+func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(context.Context, *node, *ask, storage.Entry, gofuse.DirEntry) bool) gofuse.Status {
 	n, err := fs.node(in.NodeId)
 	if err != nil {
 		return fs.status("readdir", nil, err)
@@ -72,7 +73,7 @@ func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node,
 	}
 	for ; at < afterDotDot; at++ {
 		name := [...]string{".", ".."}[at]
-		if !add(n, nil, storage.Entry{}, gofuse.DirEntry{Name: name, Off: at + 1, Mode: syscall.S_IFDIR, Ino: n.id}) {
+		if !add(ctx, n, nil, storage.Entry{}, gofuse.DirEntry{Name: name, Off: at + 1, Mode: syscall.S_IFDIR, Ino: n.id}) {
 			return gofuse.OK
 		}
 	}
@@ -85,7 +86,7 @@ func (fs *FS) readDir(cancel <-chan struct{}, in *gofuse.ReadIn, add func(*node,
 	}
 	for i, e := range s.entries[skip:] {
 		d := gofuse.DirEntry{Name: e.Name, Mode: kernelMode(e.Mode), Ino: fs.inodeOf(n, e), Off: s.first + uint64(skip+i)} //nolint:gosec // counts
-		if !add(n, s.asked, e, d) {
+		if !add(ctx, n, s.asked, e, d) {
 			break
 		}
 	}

@@ -20,8 +20,12 @@ func (fs *FS) Recover() error {
 	if fs.opts.Dir == "" {
 		return nil
 	}
-	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}, nameless: map[uint64]bool{}, over: map[string]bool{}}
-	log, err := journal.Open(fs.opts.Dir, func(b []byte) error {
+	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}, nameless: map[uint64]bool{}, over: map[string]bool{}, files: map[uint64]*rewritten{}}
+	open := journal.Open
+	if fs.follower != nil {
+		open = journal.OpenDurable
+	}
+	log, err := open(fs.opts.Dir, func(b []byte) error {
 		rec, err := parseRecord(b)
 		if err != nil {
 			return err
@@ -29,19 +33,25 @@ func (fs *FS) Recover() error {
 		return r.apply(rec)
 	})
 	if log == nil {
-		return err
+		return errors.Join(err, r.closeFiles())
 	}
 	if r.damaged = err != nil; r.damaged {
 		fs.log.Error("the journal is damaged; what is readable of it is used", "op", "recover", "path", fs.opts.Dir, "err", err)
 	}
 	if err := r.finish(); err != nil {
-		return errors.Join(err, fs.closeStages(), log.Close())
+		return errors.Join(err, r.closeFiles(), fs.closeStages(), log.Close())
 	}
 	if err := fs.room.open(fs.opts.Dir, !fs.opts.Fresh); err != nil {
 		fs.log.Warn("what the volume takes has to be counted before it is known", "op", "recover", "path", fs.opts.Dir, "err", err)
 	}
 	for _, n := range fs.table.all() {
 		n.recount()
+		if n.dirty() && !r.damaged { // else it may be a record in the middle that is missing
+			n.mu.legacy = &legacy{fs.writer.id, fs.writer.last.Load()}
+		}
+	}
+	if fs.opts.Fresh {
+		fs.writer.last.Add(writerLeap)
 	}
 	fs.memo.journal = log
 	if err := fs.foreign(r.epoch); err != nil {
@@ -74,6 +84,8 @@ type replayed struct {
 	over map[string]bool
 	// damaged: records are missing that were acknowledged, and nobody knows which.
 	damaged bool
+	// files of stages whose bytes are in the journal too (rewrite.go).
+	files map[uint64]*rewritten
 	// epoch of the volume's lease when the journal was written, zero when there was
 	// none.
 	epoch uint64
@@ -210,14 +222,28 @@ func (r *replayed) applyStage(rec record) error {
 			}
 		}
 	case recWrite:
-		s.keep(r.fs, rec.data, int64(rec.a))
+		if r.fs.follower != nil && r.spilled[rec.id] && !r.nameless[rec.id] {
+			if err := r.rewrite(rec.id, rec.data, int64(rec.a), false); err != nil {
+				return err
+			}
+		} else {
+			s.keep(r.fs, rec.data, int64(rec.a))
+		}
 		wrote(span{int64(rec.a), int64(rec.a) + int64(len(rec.data))})
 	case recSpill:
+		if s.number != rec.a {
+			r.forgetFile(rec.id)
+		}
+		s.number = rec.a
+		if r.fs.follower != nil {
+			if err := r.rewrite(rec.id, s.memory, 0, true); err != nil {
+				return err
+			}
+		}
 		r.fs.memory.Add(-int64(len(s.memory)))
 		s.memory = nil
 		r.spilled[rec.id] = true
 		delete(r.nameless, rec.id)
-		s.number = rec.a
 	case recSpan:
 		if !r.spilled[rec.id] {
 			r.unfound(rec.id, s)
@@ -265,6 +291,7 @@ func (r *replayed) forget(id uint64, s *stage) {
 	r.fs.memory.Add(-int64(len(s.memory)))
 	delete(r.spilled, id)
 	delete(r.nameless, id)
+	r.forgetFile(id)
 }
 
 // finish opens the stages' files, clears away those that nothing waits in, and

@@ -91,7 +91,11 @@ func (fs *FS) removeInTurn(ctx context.Context, unique uint64, n, dir *node, nam
 	if err := fs.plan(r); err != nil {
 		return err
 	}
-	if err := fs.ended(r, fs.vol.Files.Remove(ctx, r.From, e, orphan)); err != nil {
+	err = fs.vol.Files.Remove(ctx, r.From, e, orphan)
+	if err == nil && !held && e.Links <= 1 {
+		fs.useless(ctx, n)
+	}
+	if err := fs.ended(r, err); err != nil {
 		return err
 	}
 	n.lose(orphan != nil)
@@ -119,6 +123,7 @@ func (n *node) lose(kept bool) {
 	n.mu.Lock()
 	n.mu.kept, n.mu.perhaps = kept, nil
 	n.mu.entry.Links = max(n.mu.entry.Links-1, 0)
+	n.mu.removed = !kept && n.mu.entry.Links == 0
 	if kept {
 		n.mu.entry.LinkID = ""
 	}

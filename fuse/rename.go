@@ -46,6 +46,9 @@ func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string,
 	if replayed && was.outcome == happened {
 		return nil
 	}
+	if err := fs.contentFirst(ctx, dir, from); err != nil {
+		return err
+	}
 	for try := range maxRetries {
 		trust := try == 0 && !replayed
 		source, moving, missing := fs.current(ctx, dir, from, trust)
@@ -71,6 +74,20 @@ func (fs *FS) rename(ctx context.Context, unique uint64, dir *node, from string,
 		}
 	}
 	return storage.Errorf(storage.Busy, "rename %q: others changed it %d times meanwhile", from, maxRetries)
+}
+
+// contentFirst brings what waits of a file to the store before it gets another name,
+// and perhaps replaces a file that is there: whoever sees the new name after this node
+// was lost must not find it empty. Without a follower fsync and close have done that.
+func (fs *FS) contentFirst(ctx context.Context, dir *node, name string) error {
+	n := fs.table.child(dir, name)
+	if fs.follower == nil || n == nil || !n.dirty() {
+		return nil
+	}
+	if err := fs.commit(ctx, n); err != nil && !n.hopeless(err) { // else another file has the name
+		return err
+	}
+	return nil
 }
 
 // move is a rename: a name in a directory, what stands for it, and the same of
@@ -128,6 +145,9 @@ func (fs *FS) renameInTurn(ctx context.Context, unique uint64, m *move) error {
 	err = fs.vol.Files.Rename(ctx, r.From, r.To, m.moving, replaced, orphan)
 	if storage.Is(err, storage.NotEmpty) || storage.Is(err, storage.Changed) {
 		err = fs.moveRest(ctx, r, err)
+	}
+	if err == nil && m.target != nil && m.target != m.source && !held && m.replaced.Links <= 1 {
+		fs.useless(ctx, m.target)
 	}
 	if err := fs.ended(r, err); err != nil {
 		return err

@@ -49,7 +49,7 @@ func (fs *FS) setAttr(ctx context.Context, n *node, in *gofuse.SetAttrIn) error 
 		if err := fs.await(n, change); err != nil {
 			return err
 		}
-		if opens > 0 {
+		if opens > 0 || fs.follower != nil && n.dirty() {
 			return nil
 		}
 		return fs.commitInTurn(ctx, n)
@@ -117,6 +117,7 @@ func (fs *FS) await(n *node, change patch) error {
 	}
 	n.mu.pending.add(change)
 	n.changedLocked(change)
+	fs.follower.add(n)
 	return nil
 }
 

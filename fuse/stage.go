@@ -56,6 +56,9 @@ type stage struct {
 	lost error
 	// suspect: there may be more in the file than the journal says.
 	suspect bool
+	// unflushed is why the file will not be on the disk: once a flush has failed, a
+	// later one that succeeds says nothing (follow.go).
+	unflushed error
 
 	// head is where the last write ended; flights are uploads beside the writer
 	// (ahead.go), and failed is when the last one did.
@@ -85,6 +88,9 @@ func (s *stage) write(fs *FS, id, unique uint64, data []byte, off int64) error {
 	}
 	if s.file != nil {
 		r := record{kind: recSpan, id: id, unique: unique, a: uint64(off), b: uint64(len(data))}
+		if fs.follower != nil { // the journal is what is flushed, not the file
+			r = record{kind: recWrite, id: id, unique: unique, a: uint64(off), data: data}
+		}
 		// What is refused must not stand over what was acknowledged, and no record
 		// before bytes that are not there.
 		over := unique == 0 && s.holds(span{off, end})

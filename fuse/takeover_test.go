@@ -51,7 +51,7 @@ func (c *caller) die() {
 // successor is the second.
 func (c *caller) successor(fresh bool) *caller {
 	c.t.Helper()
-	next := New(c.fs.vol, Options{Dir: c.fs.opts.Dir, UID: 5, GID: 6, Fresh: fresh})
+	next := New(c.fs.vol, Options{Dir: c.fs.opts.Dir, UID: 5, GID: 6, Fresh: fresh, CommitDelay: c.fs.opts.CommitDelay})
 	if err := next.Recover(); err != nil {
 		c.t.Fatal(err)
 	}

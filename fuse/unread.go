@@ -22,6 +22,9 @@ func (r *replayed) reopen(id uint64) error {
 	n := r.node(id)
 	s := n.mu.stage
 	end := n.staged()
+	if w := r.files[id]; w != nil {
+		return r.reopenRewritten(n, s, w, end)
+	}
 	flags := os.O_RDWR
 	if end == 0 { // all of it is in the store
 		flags |= os.O_CREATE
@@ -33,7 +36,9 @@ func (r *replayed) reopen(id uint64) error {
 	if err == nil {
 		err = holds(f, end)
 	}
-	if err == nil && (r.damaged || r.rebooted()) {
+	// A power cut damages the end of a journal, and leaves in a file what was not
+	// fsynced: of durability node that is no reason to give up what was.
+	if err == nil && (r.damaged || r.rebooted()) && r.fs.follower == nil {
 		if err = n.explained(f, r.damaged); err != nil {
 			s.suspect = true
 			err = errors.Join(err, f.Close())
@@ -43,12 +48,17 @@ func (r *replayed) reopen(id uint64) error {
 		s.file = f
 		return nil
 	}
+	r.lose(n, s, err)
+	return nil
+}
+
+// lose says that the content of a stage is lost.
+func (r *replayed) lose(n *node, s *stage, err error) {
 	s.lost = storage.Errorf(storage.Corrupt, "content that waits for its commit cannot be read: %w", err)
 	if len(n.mu.sent) == 0 { // else it may have been committed, and is missing for that
 		r.fs.log.Error("what was written to a file and not committed cannot be read: its calls get EIO until it is closed",
-			"op", "recover", "node", id, "path", r.fs.table.lastPath(n), "err", err)
+			"op", "recover", "node", n.id, "path", r.fs.table.lastPath(n), "err", err)
 	}
-	return nil
 }
 
 // staged is where the bytes end that are in the memory or the file of the node's stage.

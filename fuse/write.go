@@ -95,6 +95,7 @@ func (n *node) touchLocked() {
 
 // stageLocked returns the stage of a node, begun if need be.
 func (fs *FS) stageLocked(n *node) (*stage, error) {
+	fs.follower.add(n)
 	if n.mu.stage == nil {
 		s := &stage{base: uncut}
 		if err := fs.memo.write(record{kind: recStage, id: n.id, a: uint64(s.base)}); err != nil {
@@ -114,28 +115,35 @@ func (n *node) settleLocked() {
 }
 
 // Flush implements gofuse.RawFileSystem: close(2) returns when the content is
-// committed.
+// committed. Of durability node it waits for nothing, and tells what the background
+// has met.
 func (fs *FS) Flush(_ <-chan struct{}, in *gofuse.FlushIn) gofuse.Status {
-	return fs.sync("close", in.NodeId)
+	if fs.follower == nil {
+		return fs.sync("close", in.NodeId, fs.commit)
+	}
+	return fs.sync("close", in.NodeId, func(_ context.Context, n *node) error { return fs.follower.trouble(n) })
 }
 
-// Fsync implements gofuse.RawFileSystem.
+// Fsync implements gofuse.RawFileSystem. O_SYNC and msync(2) come as this, too.
 func (fs *FS) Fsync(_ <-chan struct{}, in *gofuse.FsyncIn) gofuse.Status {
-	return fs.sync("fsync", in.NodeId)
+	if fs.follower == nil {
+		return fs.sync("fsync", in.NodeId, fs.commit)
+	}
+	return fs.sync("fsync", in.NodeId, fs.keepHere)
 }
 
 // FsyncDir implements gofuse.RawFileSystem: names are in the store when the call
 // that made them returns.
 func (fs *FS) FsyncDir(<-chan struct{}, *gofuse.FsyncIn) gofuse.Status { return gofuse.OK }
 
-func (fs *FS) sync(op string, id uint64) gofuse.Status {
+func (fs *FS) sync(op string, id uint64, safe func(context.Context, *node) error) gofuse.Status {
 	n, err := fs.node(id)
 	if err != nil {
 		return fs.status(op, nil, err)
 	}
 	ctx, done := fs.changing()
 	defer done()
-	return fs.status(op, n, fs.commit(ctx, n))
+	return fs.status(op, n, safe(ctx, n))
 }
 
 // Release implements gofuse.RawFileSystem. The content of a file whose last name
@@ -147,7 +155,9 @@ func (fs *FS) Release(_ <-chan struct{}, in *gofuse.ReleaseIn) {
 	}
 	ctx, done := fs.changing()
 	defer done()
-	if n.dirty() { // a commit at close failed, or pages of a mapping came late
+	if fs.follower != nil {
+		fs.leftovers.CompareAndSwap(false, fs.follower.trouble(n) != nil) // it may have to be kept aside
+	} else if n.dirty() { // a commit at close failed, or pages of a mapping came late
 		if err := fs.commit(ctx, n); err != nil {
 			fs.log.Warn("content waits for its commit after the last close", "op", "release", "node", n.id, "err", err)
 			fs.leftovers.Store(true)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/holdfast-csi/holdfast/cache"
 	"github.com/holdfast-csi/holdfast/fuse"
@@ -37,6 +38,10 @@ type volumeConfig struct {
 	CacheSize *int64 `json:"cacheSize"`
 	// Group is who shall have the volume; it takes the place of Objects.GID.
 	Group *uint32 `json:"group"`
+	// Durability is what fsync means: of "node", that the data is on this node's disk,
+	// and in the cluster within CommitDelay. Empty is cluster.
+	Durability  string        `json:"durability"`
+	CommitDelay time.Duration `json:"commitDelay"`
 }
 
 // openFileSystem stacks the coats of one volume: the cluster, the cache, which
@@ -52,6 +57,9 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
 	if err := c.Prefix.CheckFolder(); err != nil {
+		return nil, fmt.Errorf("session %s: %w", g.ID, err)
+	}
+	if err := c.checkDurability(); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
 	log = log.With("volume", c.Volume)
@@ -71,6 +79,11 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	if err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
+	if c.CommitDelay > 0 {
+		if err := flushNames(volumesDir, o.stateDir, filepath.Dir(o.stateDir)); err != nil {
+			return nil, fmt.Errorf("session %s: %w", g.ID, err)
+		}
+	}
 	h := &health{Watcher: vol.Watcher, files: vol.Files}
 	vol.Watcher = h
 	fs := fuse.New(vol, fuse.Options{
@@ -88,6 +101,8 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		Live:     leaseholders(cluster, c),
 		Fence:    fence,
 		Logger:   log,
+
+		CommitDelay: c.CommitDelay,
 	})
 	if err := fs.Recover(); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)

@@ -45,6 +45,10 @@ type report struct {
 	// Leftovers are the files that were kept aside, since they could not be
 	// committed.
 	Leftovers int `json:"leftovers,omitempty"`
+	// Behind is by how much the cluster is behind what a volume of durability node
+	// should have brought to it, Why the reason where there is one.
+	Behind time.Duration `json:"behind,omitempty"`
+	Why    string        `json:"why,omitempty"`
 }
 
 // healthy is a file system that says how it is.
@@ -64,6 +68,10 @@ func (h healthy) report(ctx context.Context) (r report, err error) {
 		r.Gone = true
 	case err != nil && !h.watched.Load():
 		r.Away = err.Error()
+	}
+	age, why := h.Behind()
+	if r.Behind = age; why != nil {
+		r.Why = why.Error()
 	}
 	r.Leftovers, err = h.Leftovers()
 	return r, err

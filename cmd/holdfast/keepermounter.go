@@ -63,6 +63,8 @@ type report struct {
 	Away      string        `json:"away"`
 	Gone      bool          `json:"gone"`
 	Leftovers int           `json:"leftovers"`
+	Behind    time.Duration `json:"behind"`
+	Why       string        `json:"why"`
 }
 
 // Health implements driver.Mounter.
@@ -80,6 +82,7 @@ func (m keeperMounter) Health(ctx context.Context, id string) (driver.Health, er
 	return driver.Health{
 		Dead: k.Dead, Serving: k.Serving, Silent: k.Silent, Away: r.Away, Gone: r.Gone,
 		Waiting: k.Waiting, Took: r.Took, Leftovers: r.Leftovers,
+		Behind: r.Behind, Why: r.Why,
 	}, nil
 }
 

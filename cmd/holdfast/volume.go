@@ -35,6 +35,7 @@ func newVolume(a *app) *cobra.Command {
 		newVolumeDescribe(a),
 		newVolumeMount(a),
 		newVolumeUnmount(a),
+		newVolumeSync(a),
 		newVolumeExpand(a),
 		newVolumeDelete(a),
 		newVolumeCredentials(a),

@@ -26,6 +26,25 @@ func (c *Client) staging(volumeID string) string {
 	return filepath.Join(c.dir.Staging(), volumeID)
 }
 
+// MountedAt returns where Mount has mounted a volume and it still is.
+func (c *Client) MountedAt(v Volume) ([]string, error) {
+	records, err := ReadRecords(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	var paths []string
+	for _, path := range records.targets(v.ID) {
+		there, err := mounted(path)
+		if err != nil {
+			return nil, err
+		}
+		if there != nil {
+			paths = append(paths, path)
+		}
+	}
+	return paths, nil
+}
+
 // Mount mounts a volume at dir and records it. It reports whether it had been
 // there already.
 func (c *Client) Mount(ctx context.Context, v Volume, dir string) (already bool, err error) {
