@@ -97,3 +97,12 @@ func (c *Client) Freed(ctx context.Context, id storage.ChunkID) (bool, error) {
 	}
 	return false, err
 }
+
+// InlinePolicies reads the file of inline policies, or writes it when body is not "".
+func (c *Client) InlinePolicies(ctx context.Context, body string) (string, error) {
+	if body != "" {
+		return body, c.changeFile(ctx, inlineDir, inlineName, func([]byte) ([]byte, error) { return []byte(body), nil })
+	}
+	e, err := c.entry(ctx, inlineDir, inlineName+userSuffix)
+	return string(e.Inline), err
+}

@@ -68,7 +68,10 @@ func (c *Client) Grant(ctx context.Context, name string, b storage.BucketName, p
 	if err != nil {
 		return storage.Keys{}, err
 	}
-	err = c.changeFile(ctx, policiesDir, name, func([]byte) ([]byte, error) { return doc, nil })
+	err = c.dropInline(ctx, name)
+	if err == nil {
+		err = c.changeFile(ctx, policiesDir, name, func([]byte) ([]byte, error) { return doc, nil })
+	}
 	if err != nil {
 		return storage.Keys{}, fmt.Errorf("policy of user %s: %w", name, err)
 	}
@@ -160,6 +163,9 @@ func (c *Client) EndKeys(ctx context.Context, name string, access []string) erro
 func (c *Client) Revoke(ctx context.Context, name string) error {
 	if err := checkUser(name); err != nil {
 		return err
+	}
+	if err := c.dropInline(ctx, name); err != nil {
+		return fmt.Errorf("revoke user %s: %w", name, err)
 	}
 	for _, dir := range []string{usersDir, policiesDir} {
 		if err := c.remove(ctx, dir, name+userSuffix, true); err != nil {

@@ -137,3 +137,37 @@ func TestUserFileOfOthers(t *testing.T) {
 		}
 	}
 }
+
+// An inline policy, which an earlier user of that name or somebody's hand has left, is
+// told, and does not outlive what makes or ends the user. Those of others stay.
+func TestInlinePolicyOfAUser(t *testing.T) {
+	c := open(t)
+	for what, do := range map[string]func(name string, b storage.BucketName) error{
+		"grant": func(name string, b storage.BucketName) error {
+			_, err := c.Grant(t.Context(), name, b, "")
+			return err
+		},
+		"restore": func(name string, b storage.BucketName) error { return c.Restore(t.Context(), name, b, "") },
+		"revoke":  func(name string, _ storage.BucketName) error { return c.Revoke(t.Context(), name) },
+	} {
+		name, _ := newUser(t, c)
+		b := storage.BucketName(strings.TrimPrefix(name, "holdfast-"))
+		const others = `{"policies":{"p":{"Version":"2012-10-17"}},"inlinePolicies":{"other":{"own":{"Version":"2012-10-17"}}`
+		if _, err := c.InlinePolicies(t.Context(), others+`,"`+name+`":{"all":{"Version":"2012-10-17"}}}}`); err != nil {
+			t.Fatal(err)
+		}
+		if flaw, err := c.Check(t.Context(), name, b, ""); err != nil || !strings.Contains(flaw, "inline policy") {
+			t.Errorf("check: %q, %v", flaw, err)
+		}
+		if err := do(name, b); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		left, err := c.InlinePolicies(t.Context(), "")
+		if err != nil || strings.Contains(left, name) || !strings.Contains(left, `"other"`) || !strings.Contains(left, `"p"`) {
+			t.Errorf("after %s: %s, %v", what, left, err)
+		}
+		if flaw, err := c.Check(t.Context(), name, b, ""); what != "revoke" && (err != nil || flaw != "") {
+			t.Errorf("check after %s: %q, %v", what, flaw, err)
+		}
+	}
+}
