@@ -78,11 +78,17 @@ func canResend() bool {
 	return major > 6 || major == 6 && minor >= 9
 }
 
-func killWorkersUnderLoad(t *testing.T, in *installation) {
+// TestKillWorkersOfTheNode is the same in a volume with durability=node, whose commits
+// follow in the background.
+func TestKillWorkersOfTheNode(t *testing.T) {
+	killWorkersUnderLoad(t, begin(t), "--access", "single", "--param", "durability=node")
+}
+
+func killWorkersUnderLoad(t *testing.T, in *installation, flags ...string) {
 	t.Helper()
 	needSQLite(t)
 	in.up(t)
-	v := in.create(t, volumeName(t))
+	v := in.create(t, volumeName(t), flags...)
 	dir := v.mount(t)
 	l := newLoad(t, v, dir)
 	long := howLong(t)
