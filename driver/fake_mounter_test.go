@@ -36,6 +36,15 @@ func newFakeMounter() *fakeMounter {
 	return f
 }
 
+func (f *fakeMounter) Settle(_ context.Context, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if slices.ContainsFunc(f.mu.mounts, func(m Mounted) bool { return m.ID == id }) {
+		return storage.Errorf(storage.InUse, "volume %s is mounted", id)
+	}
+	return f.fail["Settle"]
+}
+
 func (f *fakeMounter) Mount(_ context.Context, id, target string, readOnly bool, config []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()

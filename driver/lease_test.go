@@ -231,3 +231,23 @@ func TestOldLeasesAreForgotten(t *testing.T) {
 		}
 	})
 }
+
+// TestUnstageWaitsForWhatIsLeft: a volume is not given back while something of it waits
+// on this node.
+func TestUnstageWaitsForWhatIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.create(t, writer)
+		must(t, b.stage(t, b.node, "staging", writer))
+		b.mounter.fail["Settle"] = storage.Errorf(storage.Unavailable, "no mounter is there")
+		wantKind(t, "unstage", b.unstage(t, "staging"), storage.Unavailable)
+		if got := b.holder(t); got == "" {
+			t.Error("the lease was given back")
+		}
+		delete(b.mounter.fail, "Settle")
+		must(t, b.unstage(t, "staging"))
+		if got := b.holder(t); got != "" {
+			t.Errorf("holder = %q", got)
+		}
+	})
+}

@@ -25,6 +25,9 @@ type Mounter interface {
 	Bind(ctx context.Context, id, target string, o BindOptions) error
 	// Unmount ends the mount or the bind at target. What is not mounted is fine.
 	Unmount(ctx context.Context, target string) error
+	// Settle returns when nothing of a volume that is not mounted waits on this node to
+	// come to the cluster: of a mount that died, or of before a reboot.
+	Settle(ctx context.Context, id string) error
 	// Mounts lists what is mounted.
 	Mounts(ctx context.Context) ([]Mounted, error)
 	// Health says how a mounted volume is, soon, and touches nothing.

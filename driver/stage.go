@@ -178,6 +178,11 @@ func (n *Node) unstage(ctx context.Context, id storage.VolumeID, target string) 
 	if err := n.unmount(ctx, target); err != nil {
 		return err
 	}
+	// A mount that ended otherwise than by this unmount may have left something; the
+	// next node would not see it.
+	if err := n.mounter.Settle(ctx, string(id)); err != nil {
+		return fmt.Errorf("volume %s: bring to the cluster what is left on this node: %w", id, err)
+	}
 	if err := n.giveLeaseBack(ctx, id); err != nil {
 		return err
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -107,7 +106,8 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	if err := fs.Recover(); err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
-	return healthy{fs, h}, nil
+	noteConfig(dir, g, log)
+	return retiring{healthy{fs, h}, dir}, nil
 }
 
 // volumeFolder makes the folder of a session. A link there would lead to files that
@@ -126,15 +126,6 @@ func volumeFolder(volumesDir, id string) (string, error) {
 		err = storage.Errorf(storage.Exists, "%s is a link: the folder has to be the session's own", dir)
 	}
 	return dir, err
-}
-
-// hasFolder reports whether there is a folder of a session.
-func hasFolder(volumesDir, id string) (bool, error) {
-	_, err := os.Lstat(filepath.Join(volumesDir, url.PathEscape(id)))
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }
 
 func valueOr[T any](p *T, other T) T {

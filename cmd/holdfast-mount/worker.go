@@ -116,7 +116,7 @@ func newWorker(stderr io.Writer) *cobra.Command {
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
 				return o.openFileSystem(cluster, chunks, uploads, volumes, log, g) //nolint:contextcheck // what it takes over is bounded by its own deadline
 			}
-			left := func(id string) (bool, error) { return hasFolder(volumes, id) }
+			left := func(e keeper.Ending) (keeper.Ending, bool, error) { return leftOf(volumes, e) }
 			return work(ctx, log, o.keeper, open, left)
 		},
 	}
@@ -136,7 +136,7 @@ func followParent(alone context.CancelCauseFunc) {
 }
 
 // work serves grants until ctx ends, and returns nil then.
-func work(ctx context.Context, log *slog.Logger, socket string, open factory, left func(id string) (bool, error)) error {
+func work(ctx context.Context, log *slog.Logger, socket string, open factory, left func(keeper.Ending) (keeper.Ending, bool, error)) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	ctx, fail := context.WithCancelCause(ctx)
@@ -156,8 +156,9 @@ func work(ctx context.Context, log *slog.Logger, socket string, open factory, le
 
 // server serves the sessions of this process. It implements keeper.Handler.
 type server struct {
-	open  factory
-	left  func(id string) (bool, error) // whether the node keeps something of a session
+	open factory
+	// left says whether the node keeps something of a session, and what it was.
+	left  func(keeper.Ending) (keeper.Ending, bool, error)
 	log   *slog.Logger
 	pools *session.Pools
 	life  context.Context         // of the sessions
@@ -257,29 +258,6 @@ func (s *server) End(ctx context.Context, e keeper.Ending) error {
 	s.mu.Lock()
 	delete(s.mu.sessions, e.ID)
 	s.mu.Unlock()
-	return nil
-}
-
-// endLeft ends a session that another worker has served, which died with it: what it
-// has left on the node is brought to the cluster, for nobody else may look for it
-// here.
-func (s *server) endLeft(ctx context.Context, e keeper.Ending) error {
-	left, err := s.left(e.ID)
-	if err != nil || !left {
-		return err
-	}
-	if len(e.Config) == 0 {
-		s.log.Warn("a volume is unmounted, and what a worker has left of it stays on the node until it is mounted again: the keeper is of an older version", "volume", e.ID)
-		return nil
-	}
-	fs, err := s.open(ctx, keeper.Grant{ID: e.ID, ReadOnly: e.ReadOnly, Config: e.Config})
-	if err != nil {
-		return err
-	}
-	if err := fs.Close(ctx); err != nil {
-		return errors.Join(fmt.Errorf("close the file system: %w", err), fs.Abandon())
-	}
-	s.retire(e.ID, fs)
 	return nil
 }
 

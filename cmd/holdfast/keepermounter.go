@@ -8,6 +8,7 @@ import (
 
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
+	"github.com/holdfast-csi/holdfast/storage"
 )
 
 // keeperMounter is the keeper in the driver's words.
@@ -33,6 +34,15 @@ func (m keeperMounter) Bind(ctx context.Context, id, target string, o driver.Bin
 // Unmount implements driver.Mounter.
 func (m keeperMounter) Unmount(ctx context.Context, target string) error {
 	return m.keeper.Unmount(ctx, target)
+}
+
+// Settle implements driver.Mounter. A keeper of an older version is as it was.
+func (m keeperMounter) Settle(ctx context.Context, id string) error {
+	err := m.keeper.Settle(ctx, id)
+	if storage.Is(err, storage.Unsupported) {
+		return nil
+	}
+	return err
 }
 
 // Mounts implements driver.Mounter.

@@ -56,7 +56,8 @@ type Handler interface {
 type Ending struct {
 	ID, Serial string
 	ReadOnly   bool
-	// Config is what Mount was called with; nil from a keeper of an older version.
+	// Config is what Mount was called with. It is nil, and so is Serial, when the
+	// keeper does not know the session either, and from one of an older version.
 	Config json.RawMessage
 }
 

@@ -230,6 +230,8 @@ func (k *Keeper) handleNode(ctx context.Context, op string, body json.RawMessage
 		return call(body, func(r BindRequest) (any, error) { return nil, k.bind(ctx, r) })
 	case opUnmount:
 		return call(body, func(r targetRequest) (any, error) { return nil, k.unmount(ctx, r.Target) })
+	case opSettle:
+		return call(body, func(r idRequest) (any, error) { return nil, k.settle(ctx, r.ID) })
 	case opSessions:
 		return call(body, func(r sessionsRequest) (any, error) { return k.list(ctx, r.After) })
 	case opHealth:

@@ -30,6 +30,7 @@ const (
 	opMount    = "mount"
 	opBind     = "bind"
 	opUnmount  = "unmount"
+	opSettle   = "settle"
 	opSessions = "sessions"
 	opReap     = "reap"
 	opShutdown = "shutdown"

@@ -51,6 +51,13 @@ func (n *Node) Unmount(ctx context.Context, target string) error {
 	return n.call(ctx, opUnmount, targetRequest{Target: target}, nil)
 }
 
+// Settle returns when what ended sessions of an id have left on this node is safe,
+// whatever they ended by. InUse while such a session lives; Unsupported from a keeper
+// of an older version.
+func (n *Node) Settle(ctx context.Context, id string) error {
+	return n.call(ctx, opSettle, idRequest{ID: id}, nil)
+}
+
 // Sessions returns the keeper's sessions by id, mounts of ours that nobody serves
 // any more among them.
 func (n *Node) Sessions(ctx context.Context) ([]SessionInfo, error) {

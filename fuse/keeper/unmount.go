@@ -132,6 +132,28 @@ func (k *Keeper) finishSession(ctx context.Context, s *session) error {
 	return k.end(ctx, s)
 }
 
+// settle has the mounter bring to safety what ended sessions of an id have left on
+// the node: those of which nobody is told, since keeper and mounter died together, or
+// the machine went down.
+func (k *Keeper) settle(ctx context.Context, id string) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	leave, err := k.keys.lock(ctx, idKey(id))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if k.get(id) != nil {
+		return storage.Errorf(storage.InUse, "session %s has not ended", id)
+	}
+	m, err := k.waitMounter(ctx, nil)
+	if err != nil {
+		return err
+	}
+	return m.conn.call(ctx, opEnd, endRequest{ID: id}, nil)
+}
+
 // bury detaches every mount of a dead session and ends it.
 func (k *Keeper) bury(ctx context.Context, s *session) error {
 	all, err := mounts()

@@ -21,6 +21,16 @@ import (
 // predecessor died with brings to the store what that one had acknowledged. Before, it
 // said that all was safe, and the next node did not see it.
 func TestEndOfWhatAnotherServed(t *testing.T) {
+	config := []byte(`{"volume":"vol"}`)
+	for what, ending := range map[string]keeper.Ending{
+		"the keeper knows it":      {ID: "vol", Serial: "1", Config: config},
+		"nobody knows it any more": {ID: "vol"},
+	} {
+		t.Run(what, func(t *testing.T) { testEndOfWhatAnotherServed(t, config, ending) })
+	}
+}
+
+func testEndOfWhatAnotherServed(t *testing.T, config []byte, ending keeper.Ending) {
 	volumes := t.TempDir()
 	bucket := memory.NewBucket(1 << 30)
 	var away error
@@ -28,23 +38,26 @@ func TestEndOfWhatAnotherServed(t *testing.T) {
 		if away != nil {
 			return nil, away
 		}
+		if !bytes.Equal(g.Config, config) {
+			t.Errorf("opened with %q", g.Config)
+		}
 		dir, err := volumeFolder(volumes, g.ID)
 		if err != nil {
 			return nil, err
 		}
 		fs := fuse.New(bucket.Volume(), fuse.Options{Dir: dir, Fresh: g.InitReply == nil})
-		return healthy{fs, &health{}}, fs.Recover()
+		noteConfig(dir, g, slog.New(slog.DiscardHandler))
+		return retiring{healthy{fs, &health{}}, dir}, fs.Recover()
 	}
 	s := &server{
-		open: open, left: func(id string) (bool, error) { return hasFolder(volumes, id) },
+		open: open, left: func(e keeper.Ending) (keeper.Ending, bool, error) { return leftOf(volumes, e) },
 		log: slog.New(slog.DiscardHandler), pools: session.NewPools(session.SlotOptions{}),
 	}
-	ending := keeper.Ending{ID: "vol", Serial: "1", Config: []byte("{}")}
 	if err := s.End(t.Context(), ending); err != nil {
 		t.Errorf("the end of what nobody has served: %v", err)
 	}
 
-	fs, err := open(t.Context(), keeper.Grant{ID: "vol"})
+	fs, err := open(t.Context(), keeper.Grant{ID: "vol", Config: config})
 	if err != nil {
 		t.Fatal(err)
 	}
