@@ -91,36 +91,49 @@ func (d *disk) forget(from, as string) {
 // beginDurable is begin for a volume of durability node.
 func beginDurable(t *testing.T, v storage.Volume, dir string, delay time.Duration, o Options) *caller {
 	t.Helper()
-	o.Dir, o.UID, o.GID, o.Fresh, o.CommitDelay = dir, 5, 6, true, delay
+	o.Fresh = true
+	return recoverDurable(t, v, dir, delay, o, func(*FS) {})
+}
+
+// recoverDurable does something before the start.
+func recoverDurable(t *testing.T, v storage.Volume, dir string, delay time.Duration, o Options, before func(*FS)) *caller {
+	t.Helper()
+	o.Dir, o.UID, o.GID, o.CommitDelay = dir, 5, 6, delay
 	fs := New(v, o)
 	if err := fs.Recover(); err != nil {
 		t.Fatal(err)
 	}
+	before(fs)
 	fs.Start(silent{})
 	return &caller{t, fs}
 }
 
-// onDisk lets what c flushes be seen.
-func (c *caller) onDisk() *disk {
-	c.t.Helper()
-	d := &disk{c.t, c.t.TempDir()}
-	l := &flushedLog{recordLog: c.fs.memo.journal, path: filepath.Join(c.fs.opts.Dir, "journal"), disk: d}
-	c.fs.memo.journal = l
-	c.fs.flushFile = func(f *os.File) error {
+// beginOnDisk is beginDurable on a disk that says what a power cut leaves.
+func beginOnDisk(t *testing.T, v storage.Volume, dir string, delay time.Duration, fresh bool) (c *caller, d *disk) {
+	t.Helper()
+	d = &disk{t, t.TempDir()}
+	return recoverDurable(t, v, dir, delay, Options{Fresh: fresh}, d.watch), d
+}
+
+// watch lets what fs flushes be seen.
+func (d *disk) watch(fs *FS) {
+	d.t.Helper()
+	l := &flushedLog{recordLog: fs.memo.journal, path: filepath.Join(fs.opts.Dir, "journal"), disk: d}
+	fs.memo.journal = l
+	fs.flushFile = func(f *os.File) error {
 		err := flushFile(f)
 		if err == nil {
 			d.keep(f.Name())
 		}
 		return err
 	}
-	flushed, err := filepath.Glob(filepath.Join(c.fs.opts.Dir, stagePrefix+"*")) // by Recover
+	flushed, err := filepath.Glob(filepath.Join(fs.opts.Dir, stagePrefix+"*")) // by Recover
 	if err != nil {
-		c.t.Fatal(err)
+		d.t.Fatal(err)
 	}
 	for _, path := range append(flushed, l.path) {
 		d.keep(path)
 	}
-	return d
 }
 
 // what of a folder a power cut leaves, beside what was flushed.
@@ -166,8 +179,7 @@ func (c *caller) powerCut(d *disk, r remains) (*caller, *disk) {
 	_ = old.memo.journal.Close()
 	old.room.close()
 	_ = old.closeStages()
-	n := beginDurable(c.t, old.vol, next, old.opts.CommitDelay, Options{})
-	return n, n.onDisk()
+	return beginOnDisk(c.t, old.vol, next, old.opts.CommitDelay, true)
 }
 
 // TestSyncedOutlivesThePower writes, truncates, renames, removes and commits in a
@@ -179,8 +191,7 @@ func TestSyncedOutlivesThePower(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	bucket := memory.NewBucket(1 << 30)
-	c := beginDurable(t, bucket.Volume(), t.TempDir(), time.Hour, Options{})
-	d := c.onDisk()
+	c, d := beginOnDisk(t, bucket.Volume(), t.TempDir(), time.Hour, true)
 	type file struct {
 		node uint64
 		name string
@@ -259,8 +270,8 @@ func TestSyncedOutlivesThePower(t *testing.T) {
 				break
 			}
 			deaths++
-			c = c.crash(false)
-			d = c.onDisk()
+			c.die()
+			c, d = beginOnDisk(t, c.fs.vol, c.fs.opts.Dir, time.Hour, false)
 		case 8:
 			if rng.IntN(3) > 0 {
 				break
@@ -460,9 +471,11 @@ func TestStoreFollows(t *testing.T) {
 // written anew.
 func TestFlushThatFails(t *testing.T) {
 	v := memory.NewBucket(1 << 30).Volume()
-	c := beginDurable(t, v, t.TempDir(), time.Hour, Options{})
-	l := &sickLog{recordLog: c.fs.memo.journal}
-	c.fs.memo.journal = l
+	var l *sickLog
+	c := recoverDurable(t, v, t.TempDir(), time.Hour, Options{Fresh: true}, func(fs *FS) {
+		l = &sickLog{recordLog: fs.memo.journal}
+		fs.memo.journal = l
+	})
 	id, st := c.create(1, "f")
 	c.ok("create", st)
 	c.ok("write", c.write(id, []byte("one"), 0))
@@ -642,8 +655,7 @@ func TestCloseOfTheVolumeWaits(t *testing.T) {
 func TestJournalThatLostItsEnd(t *testing.T) {
 	v := memory.NewBucket(1 << 30).Volume()
 	for _, look := range []bool{false, true} {
-		c := beginDurable(t, v, t.TempDir(), time.Hour, Options{})
-		d := c.onDisk()
+		c, d := beginOnDisk(t, v, t.TempDir(), time.Hour, true)
 		name := fmt.Sprint(look)
 		id, st := c.create(1, name)
 		c.ok("create", st)
@@ -681,8 +693,7 @@ func TestNumbersAreNotGivenTwice(t *testing.T) {
 	v := memory.NewBucket(1 << 30).Volume()
 	store := &lossy{Files: v.Files}
 	v.Files = store
-	c := beginDurable(t, v, t.TempDir(), time.Hour, Options{})
-	d := c.onDisk()
+	c, d := beginOnDisk(t, v, t.TempDir(), time.Hour, true)
 	id, st := c.create(1, "f")
 	c.ok("create", st)
 	c.ok("write", c.write(id, []byte("before"), 0))
@@ -737,8 +748,7 @@ func TestMissingBytesAreNotZeros(t *testing.T) {
 func TestUploadedThenCut(t *testing.T) {
 	v, g := behind(memory.NewBucket(1 << 30).Volume())
 	for _, r := range []remains{flushedAlone, allOfJournal, allOfStages} {
-		c := beginDurable(t, v, t.TempDir(), time.Hour, Options{})
-		d := c.onDisk()
+		c, d := beginOnDisk(t, v, t.TempDir(), time.Hour, true)
 		name, data := fmt.Sprint(r), streamed(9<<20)
 		id, st := c.create(1, name)
 		c.ok("create", st)

@@ -54,6 +54,8 @@ type waiting struct {
 	// err is what the last commit failed with, next when it is tried again.
 	err  error
 	next time.Time
+	// over: it waits no more.
+	over bool
 }
 
 // away reports whether the store is out of reach, and not this file at fault.
@@ -64,11 +66,13 @@ func (w *waiting) away() bool {
 // follower knows what waits, in the order in which it began to.
 type follower struct {
 	delay time.Duration
-	// wake is told of the first.
+	// wake is told of each.
 	wake chan struct{}
 
 	mu struct {
 		sync.Mutex
+		// waits are in the order of since, those among them that are over. There may be
+		// very many. INVARIANT: the first is not over.
 		waits []*waiting
 		of    map[*node]*waiting
 		// moved is closed, and made anew, when something has become of one.
@@ -96,11 +100,9 @@ func (f *follower) add(n *node) {
 	w := &waiting{n: n, since: time.Now()}
 	f.mu.of[n] = w
 	f.mu.waits = append(f.mu.waits, w)
-	if len(f.mu.waits) == 1 {
-		select {
-		case f.wake <- struct{}{}:
-		default:
-		}
+	select {
+	case f.wake <- struct{}{}:
+	default:
 	}
 }
 
@@ -120,7 +122,7 @@ func (f *follower) idle() bool {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return len(f.mu.waits) == 0
+	return len(f.mu.of) == 0
 }
 
 // due are those whose commit is to begin, and how long it is until others are.
@@ -129,11 +131,14 @@ func (f *follower) due(now time.Time) (due []waiting, next time.Duration) {
 	defer f.mu.Unlock()
 	next = time.Hour
 	for _, w := range f.mu.waits {
-		at := w.since.Add(f.delay / 2)
-		if w.next.After(at) {
-			at = w.next
+		if w.over {
+			continue
 		}
-		if left := at.Sub(now); left > 0 {
+		if left := w.since.Add(f.delay / 2).Sub(now); left > 0 {
+			next = min(next, left)
+			break
+		}
+		if left := w.next.Sub(now); left > 0 {
 			next = min(next, left)
 			continue
 		}
@@ -146,15 +151,14 @@ func (f *follower) due(now time.Time) (due []waiting, next time.Duration) {
 func (f *follower) ended(n *node) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.mu.of[n] == nil {
+	w := f.mu.of[n]
+	if w == nil {
 		return
 	}
 	delete(f.mu.of, n)
-	for i, w := range f.mu.waits {
-		if w.n == n {
-			f.mu.waits = append(f.mu.waits[:i:i], f.mu.waits[i+1:]...)
-			break
-		}
+	w.over, w.n = true, nil
+	for len(f.mu.waits) > 0 && f.mu.waits[0].over {
+		f.mu.waits = f.mu.waits[1:]
 	}
 	close(f.mu.moved)
 	f.mu.moved = make(chan struct{})
@@ -193,12 +197,13 @@ func (f *follower) late(all bool) (age time.Duration, moved <-chan struct{}, why
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.mu.waits {
-		if w.err != nil && !w.away() && !all {
+		if w.over || w.err != nil && !w.away() && !all {
 			continue
 		}
-		if past := time.Since(w.since); past > f.delay && past > age {
+		if past := time.Since(w.since); past > f.delay {
 			age, why = past, w.err
 		}
+		break // the others began to wait later
 	}
 	return age, f.mu.moved, why
 }
