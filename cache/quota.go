@@ -133,7 +133,7 @@ func (t *table) ownVictim(o *owned) uint32 {
 
 // own and disown keep the account of a block that comes into the queues, and of one
 // that goes.
-func (t *table) own(s uint32, mark uint32) {
+func (t *table) own(s, mark uint32) {
 	e := &t.entries[s]
 	if e.owner = 0; mark == 0 {
 		return

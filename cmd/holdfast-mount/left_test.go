@@ -47,7 +47,7 @@ func testEndOfWhatAnotherServed(t *testing.T, config []byte, ending keeper.Endin
 		}
 		fs := fuse.New(bucket.Volume(), fuse.Options{Dir: dir, Fresh: g.InitReply == nil})
 		noteConfig(dir, g, slog.New(slog.DiscardHandler))
-		return retiring{healthy{fs, &health{}}, dir}, fs.Recover()
+		return retiring{healthy{fs, &health{}}, dir}, fs.Recover() //nolint:contextcheck // bounded by its own deadline
 	}
 	s := &server{
 		open: open, left: func(e keeper.Ending) (keeper.Ending, bool, error) { return leftOf(volumes, e) },

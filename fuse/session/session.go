@@ -76,15 +76,15 @@ type Session struct {
 	key       uint64
 	resend    bool
 
-	spare    slot          // the reader's: what it reads into
-	share    chan struct{} // one token for each large buffer that handlers hold
-	answers  chan struct{} // one token for each large answer that they make
-	heap     *heap
-	hands    *hands
-	running  chan struct{} // closed when Run has returned
-	stopped  chan struct{} // closed by Close
-	gate     chan struct{} // closed when what a predecessor left is answered
-	void     chan struct{} // closed when answers are no longer written
+	spare   slot          // the reader's: what it reads into
+	share   chan struct{} // one token for each large buffer that handlers hold
+	answers chan struct{} // one token for each large answer that they make
+	heap    *heap
+	hands   *hands
+	running chan struct{} // closed when Run has returned
+	stopped chan struct{} // closed by Close
+	gate    chan struct{} // closed when what a predecessor left is answered
+	void    chan struct{} // closed when answers are no longer written
 
 	mu struct {
 		sync.Mutex
