@@ -100,6 +100,7 @@ func recoverDurable(t *testing.T, v storage.Volume, dir string, delay time.Durat
 	t.Helper()
 	o.Dir, o.UID, o.GID, o.CommitDelay = dir, 5, 6, delay
 	fs := New(v, o)
+	fs.boot += boots.Load()
 	if err := fs.Recover(); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +144,12 @@ const (
 	flushedAlone remains = iota
 	allOfJournal
 	allOfStages
+	// holed is all, but for a part of the journal that was not flushed.
+	holed
 )
+
+// boots is how often the machine was started anew by these tests.
+var boots atomic.Uint64
 
 // powerCut ends the machine, and returns the next session on what is left.
 func (c *caller) powerCut(d *disk, r remains) (*caller, *disk) {
@@ -174,8 +180,25 @@ func (c *caller) powerCut(d *disk, r remains) (*caller, *disk) {
 	case allOfStages:
 		take(old.opts.Dir, stagePrefix+"*")
 		d.forget(next, old.opts.Dir)
+	case holed:
+		flushed, err := os.Stat(filepath.Join(d.dir, "journal"))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		take(old.opts.Dir, "journal")
+		take(old.opts.Dir, stagePrefix+"*")
+		path := filepath.Join(next, "journal")
+		b, err := os.ReadFile(path)
+		if err == nil && int64(len(b)) > flushed.Size()+100 {
+			clear(b[flushed.Size() : flushed.Size()+50])
+			err = os.WriteFile(path, b, 0o600)
+		}
+		if err != nil {
+			c.t.Fatal(err)
+		}
 	case flushedAlone:
 	}
+	boots.Add(1)
 	_ = old.memo.journal.Close()
 	old.room.close()
 	_ = old.closeStages()
@@ -277,7 +300,7 @@ func TestSyncedOutlivesThePower(t *testing.T) {
 				break
 			}
 			cuts++
-			r := remains(rng.IntN(3))
+			r := remains(rng.IntN(4))
 			c, d = c.powerCut(d, r)
 			if !c.fs.sweep(t.Context()) {
 				t.Fatalf("seed %d step %d: something is left", seed, step)
@@ -288,7 +311,7 @@ func TestSyncedOutlivesThePower(t *testing.T) {
 				c.ok("open", c.open(id))
 				f.node, f.open = id, true
 				got := c.read(id, 0, 4<<20)
-				if at := foreignByte(got, f.states); at >= 0 {
+				if at := foreignByte(got, f.states, r != holed); at >= 0 {
 					t.Fatalf("seed %d step %d, cut %d (%d): byte %d of %s, of %d, is none that was written since its fsync: %d of %d states",
 						seed, step, cuts, r, at, f.name, len(got), len(f.states), len(now(f)))
 				}
@@ -319,9 +342,9 @@ func TestSyncedOutlivesThePower(t *testing.T) {
 }
 
 // foreignByte is the first byte of got that is in none of the states, -1 when all are,
-// or 0 when none has its size.
-func foreignByte(got []byte, states [][]byte) int {
-	sized := false
+// or 0 when none has its size, which is asked for when whole.
+func foreignByte(got []byte, states [][]byte, whole bool) int {
+	sized := !whole
 	for _, s := range states {
 		sized = sized || len(s) == len(got)
 	}
@@ -330,12 +353,24 @@ func foreignByte(got []byte, states [][]byte) int {
 	}
 next:
 	for i, b := range got {
+		known := false
 		for _, s := range states {
 			if i < len(s) && s[i] == b {
 				continue next
 			}
+			known = known || i < len(s)
 		}
-		return i
+		if whole || known && b != 0 { // a truncation that is missing, or its end
+			return i
+		}
+	}
+	if !whole {
+		for _, s := range states {
+			if len(got) >= len(s) {
+				return -1
+			}
+		}
+		return len(got) // shorter than all
 	}
 	return -1
 }
@@ -684,6 +719,44 @@ func TestJournalThatLostItsEnd(t *testing.T) {
 		if got := stored(t, v, name); string(got) != "newer" {
 			t.Errorf("the store has %q", got)
 		}
+	}
+}
+
+// TestJournalThatLostItsMiddle is the same when a record stands behind what the power
+// has taken: it looks like damage, and was a power cut.
+func TestJournalThatLostItsMiddle(t *testing.T) {
+	v := memory.NewBucket(1 << 30).Volume()
+	c, d := beginOnDisk(t, v, t.TempDir(), time.Hour, true)
+	id, st := c.create(1, "f")
+	c.ok("create", st)
+	c.ok("write", c.write(id, []byte("old and long"), 0))
+	c.ok("fsync", c.fsync(id))
+	from := c.fs.memo.journal.Size()
+	c.ok("truncate", c.truncate(id, 0))
+	c.ok("write", c.write(id, []byte("newer"), 0))
+	if err := c.fs.commit(t.Context(), c.fs.table.get(id)); err != nil {
+		t.Fatal(err)
+	}
+	gone := make([]byte, c.fs.memo.journal.Size()-from)
+	_, st = c.create(1, "later")
+	c.ok("create", st)
+	j, err := os.OpenFile(filepath.Join(c.fs.opts.Dir, "journal"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.WriteAt(gone, from); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c, _ = c.powerCut(d, allOfJournal)
+	if !c.fs.sweep(t.Context()) {
+		t.Error("something is left")
+	}
+	c.end()
+	if got := stored(t, v, "f"); string(got) != "newer" {
+		t.Errorf("the store has %q", got)
 	}
 }
 

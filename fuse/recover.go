@@ -46,7 +46,7 @@ func (fs *FS) Recover() error {
 	}
 	for _, n := range fs.table.all() {
 		n.recount()
-		if n.dirty() && !r.damaged { // else it may be a record in the middle that is missing
+		if n.dirty() && (!r.damaged || r.rebooted()) { // else it is a record in the middle that is missing
 			n.mu.legacy = &legacy{fs.writer.id, fs.writer.last.Load()}
 		}
 	}
