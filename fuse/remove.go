@@ -100,7 +100,16 @@ func (fs *FS) removeInTurn(ctx context.Context, unique uint64, n, dir *node, nam
 	}
 	n.lose(orphan != nil)
 	fs.table.unbind(dir, name)
+	fs.closedMeanwhile(ctx, n, orphan)
 	return nil
+}
+
+// closedMeanwhile frees what became an orphan for handles that are gone: their release
+// came while the name was being removed, and did not find one yet.
+func (fs *FS) closedMeanwhile(ctx context.Context, n *node, orphan *storage.Orphan) {
+	if _, opens := fs.table.state(n); orphan != nil && opens == 0 {
+		fs.free(ctx, n)
+	}
 }
 
 // orphaned says what becomes of a file that is about to lose a name: an orphan,
