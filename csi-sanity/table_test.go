@@ -116,6 +116,7 @@ func (e *errorTable) create(t *testing.T) {
 		{"parameter of an object without claims", asked("wanted", map[string]string{"bucketName": "${pvc.name}", "onDelete": "retain"}), codes.InvalidArgument, []string{"pvc.name", "--extra-create-metadata"}},
 		{"bucket of somebody else, by a template", with(map[string]string{"bucketName": "${pvc.name}", "onDelete": "retain"}), codes.AlreadyExists, []string{"theirs", "template", "${pvc.name}"}},
 		{"bucket of somebody else, to be deleted", asked("wanted", map[string]string{"bucketName": "theirs"}), codes.InvalidArgument, []string{"theirs", "onDelete=retain", "onDelete=archive"}},
+		{"size below what lies in the bucket", change(asked("wanted", map[string]string{"bucketName": "theirs", "onDelete": "retain"}), func(r *csi.CreateVolumeRequest) { r.CapacityRange.RequiredBytes = 5 }), codes.OutOfRange, []string{"wanted", "5 bytes", "theirs", "larger"}},
 		{"bucket of another volume", asked("wanted", map[string]string{"bucketName": "taken", "onDelete": "retain"}), codes.AlreadyExists, []string{"taken", "wanted"}},
 		{"another size under the same name", change(asked("taken", nil), func(r *csi.CreateVolumeRequest) { r.CapacityRange.RequiredBytes = 2 << 30 }), codes.AlreadyExists, []string{"taken", "1073741824", "2147483648"}},
 		{"other access under the same name", change(asked("taken", nil), func(r *csi.CreateVolumeRequest) {

@@ -2,6 +2,8 @@ package driver
 
 import (
 	"context"
+	"path"
+	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -73,12 +75,38 @@ func (c *Controller) admit(ctx context.Context, want *storage.Record, s settings
 		return storage.Errorf(storage.Invalid, "bucket %s exists already, and would be deleted with the volume: give onDelete=retain or onDelete=archive to use it, or another bucketName", want.Bucket)
 	}
 	want.Adopted = true
-	return nil
+	return c.fitting(ctx, *want)
+}
+
+// countFor bounds the count of what lies in a bucket: it ends at once when it has found
+// more than it may, and very many small files are no reason to refuse a volume.
+const countFor = 10 * time.Second
+
+// fitting refuses a size below what is there already: the mount would be full before
+// anybody has written.
+func (c *Controller) fitting(ctx context.Context, want storage.Record) error {
+	if c.content == nil {
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, countFor)
+	defer cancel()
+	more, err := c.content.Exceeds(bounded, want.Bucket, want.Prefix, want.Capacity)
+	switch {
+	case more:
+		return storage.Errorf(storage.OutOfRange, "volume %s: a size of %d bytes is below what lies in %s already: give a larger one", want.ID, want.Capacity, path.Join(string(want.Bucket), string(want.Prefix)))
+	case err != nil && ctx.Err() == nil && bounded.Err() != nil:
+		c.log.WarnContext(ctx, "what lies in a bucket was not counted to its end", "volume", want.ID, "bucket", want.Bucket, "path", want.Prefix)
+		return nil
+	}
+	return err
 }
 
 func (c *Controller) admitFolder(ctx context.Context, want storage.Record, s settings, others []storage.Record, exists bool) error {
 	if s.bucket.fixed() && s.prefix.fixed() {
-		return nil
+		if !exists {
+			return nil
+		}
+		return c.fitting(ctx, want)
 	}
 	for _, o := range others {
 		if o.Prefix.Within(want.Prefix) || want.Prefix.Within(o.Prefix) {

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -272,5 +273,47 @@ func TestTwoVolumesAskForOneNewBucket(t *testing.T) {
 		if exists, err := s.BucketExists(t.Context(), "data"); err != nil || !exists {
 			t.Errorf("the first one's bucket exists: %v, %v", exists, err)
 		}
+	}
+}
+
+// counted is what lies in buckets.
+type counted struct {
+	bytes map[string]int64
+	err   error
+}
+
+func (c *counted) Exceeds(_ context.Context, b storage.BucketName, folder storage.Path, most int64) (bool, error) {
+	if c.err != nil {
+		return false, c.err
+	}
+	return c.bytes[string(b)+"/"+string(folder)] > most, nil
+}
+
+// TestSizeBelowWhatIsThere: a volume is not made smaller than what lies in the bucket or
+// the folder that it adopts, and nothing of it is left.
+func TestSizeBelowWhatIsThere(t *testing.T) {
+	for what, given := range map[string]map[string]string{
+		"a bucket": {"bucketName": "there", "onDelete": "retain"},
+		"a folder": {"bucketName": "there", "prefix": "a", "onDelete": "retain"},
+	} {
+		s := memory.New()
+		must(t, s.CreateBucket(t.Context(), "there"))
+		lies := &counted{bytes: map[string]int64{"there/": 2 << 30, "there/a": 2 << 30}}
+		c := NewController(ControllerDeps{Records: s, Buckets: s, Access: s, Content: lies})
+		req := ask("photos")
+		req.Parameters = given
+		create := func(size int64) error {
+			req.CapacityRange = &csi.CapacityRange{RequiredBytes: size}
+			_, err := c.CreateVolume(t.Context(), req)
+			return err
+		}
+		wantKind(t, what, create(2<<30-1), storage.OutOfRange)
+		lies.err = storage.Errorf(storage.Unavailable, "no filer")
+		wantKind(t, what+", not counted", create(2<<30), storage.Unavailable)
+		if _, err := s.GetRecord(t.Context(), "photos"); !storage.Is(err, storage.NotFound) {
+			t.Errorf("%s: a record is left: %v", what, err)
+		}
+		lies.err = nil
+		must(t, create(2<<30))
 	}
 }

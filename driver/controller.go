@@ -25,9 +25,17 @@ type Freer interface {
 	FreeHeld(ctx context.Context, id storage.VolumeID) (kept []string, err error)
 }
 
-// ControllerDeps are what a Controller stands on. Capacity, Prepare, Place and Held may
-// be nil: GET_CAPACITY is not offered then, buckets are used as they come, parameters
-// of placement are refused, and nothing is held beside a bucket.
+// Counter looks at what lies in a bucket, or in a folder of it.
+type Counter interface {
+	// Exceeds reports whether that is more than most bytes, as a mount counts them. A
+	// folder that is missing holds nothing.
+	Exceeds(ctx context.Context, b storage.BucketName, folder storage.Path, most int64) (bool, error)
+}
+
+// ControllerDeps are what a Controller stands on. Capacity, Prepare, Place, Held and
+// Content may be nil: GET_CAPACITY is not offered then, buckets are used as they come,
+// parameters of placement are refused, nothing is held beside a bucket, and what lies
+// in one is not counted.
 type ControllerDeps struct {
 	Records  storage.Records
 	Buckets  storage.Buckets
@@ -36,6 +44,7 @@ type ControllerDeps struct {
 	Prepare  Preparer
 	Place    storage.Placer
 	Held     Freer
+	Content  Counter
 	Log      *slog.Logger
 }
 
@@ -51,6 +60,7 @@ type Controller struct {
 	prepare  Preparer
 	placer   storage.Placer
 	held     Freer
+	content  Counter
 	log      *slog.Logger
 
 	pending pending
@@ -67,7 +77,7 @@ func NewController(d ControllerDeps) *Controller {
 	}
 	return &Controller{
 		records: d.Records, buckets: d.Buckets, access: d.Access,
-		capacity: d.Capacity, prepare: d.Prepare, placer: d.Place, held: d.Held, log: d.Log, retirer: newRetirer(),
+		capacity: d.Capacity, prepare: d.Prepare, placer: d.Place, held: d.Held, content: d.Content, log: d.Log, retirer: newRetirer(),
 	}
 }
 

@@ -29,7 +29,7 @@ They stand in a StorageClass, or behind ` + "`--param`" + ` of ` + "`holdfast vo
 
 1. Without ` + "`bucketName`" + ` a volume makes a bucket of its own.
 2. A name with ` + "`${…}`" + ` is filled in from the claim. It never takes what is there already: the bucket has to be new; with ` + "`prefix`" + ` the folder has to be empty and no other volume's. Claims can choose their names, so a template could lead to somebody else's data.
-3. A name without ` + "`${…}`" + ` was chosen by whoever wrote the StorageClass. It may name a bucket that exists, or a folder with content, if ` + "`onDelete`" + ` is ` + "`retain`" + ` or ` + "`archive`" + `. Several volumes may share it.
+3. A name without ` + "`${…}`" + ` was chosen by whoever wrote the StorageClass. It may name a bucket that exists, or a folder with content, if ` + "`onDelete`" + ` is ` + "`retain`" + ` or ` + "`archive`" + `. Several volumes may share it. A size below what lies there is refused; it is counted for 10 seconds at most, so that very many small files refuse nobody: then the mount may be full from the start.
 4. A bucket that belongs to a volume (it was made for it) is never given to another one.
 5. An adopted bucket, or one with folders of volumes, is never deleted. In its root entry Holdfast notes that empty folders are to be kept, and if the whole bucket is a volume, an owner and the mode 0777.
 6. A bucket that keeps old versions cannot be mounted, and is refused.

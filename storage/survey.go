@@ -35,3 +35,26 @@ func Survey(ctx context.Context, files Files, each func(Path, Share)) error {
 	}
 	return nil
 }
+
+// Exceeds reports whether what a volume takes is more than most bytes. It looks no
+// further than it must; with an error it has not seen everything.
+func Exceeds(ctx context.Context, files Files, most int64) (bool, error) {
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	sum, linked := int64(0), map[string]bool{}
+	err := Survey(ctx, files, func(_ Path, s Share) {
+		if s.LinkID != "" {
+			if linked[s.LinkID] {
+				return
+			}
+			linked[s.LinkID] = true
+		}
+		if sum += s.Held; sum > most {
+			enough()
+		}
+	})
+	if sum > most {
+		return true, nil
+	}
+	return false, err
+}

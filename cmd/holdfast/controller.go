@@ -60,7 +60,7 @@ func (o controllerOptions) run(ctx context.Context, log *slog.Logger) (err error
 		return err
 	}
 	controller := driver.NewController(driver.ControllerDeps{
-		Records: store, Buckets: s3, Access: s3.Settled(store), Capacity: store, Prepare: store, Place: store, Held: store, Log: log,
+		Records: store, Buckets: s3, Access: s3.Settled(store), Capacity: store, Prepare: store, Place: store, Held: store, Content: store, Log: log,
 	})
 	identity := driver.NewIdentity(driver.IdentityOptions{
 		Version: readVersion().Version,

@@ -59,3 +59,13 @@ func (c *Client) statistics(ctx context.Context, collection string, p storage.Pl
 	})
 	return s, err
 }
+
+// Exceeds reports whether what lies in a bucket, or in a folder of it, is more than most
+// bytes, as a mount counts them. It looks no further than it must.
+func (c *Client) Exceeds(ctx context.Context, b storage.BucketName, folder storage.Path, most int64) (bool, error) {
+	more, err := storage.Exceeds(ctx, c.Folder(b, folder, "").Files, most)
+	if err != nil {
+		return false, fmt.Errorf("count bucket %s: %w", b, err)
+	}
+	return more, nil
+}
