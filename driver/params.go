@@ -76,7 +76,7 @@ var parameters = []parameter{
 		name:   "prefix",
 		values: "a folder such as team/data: letters, digits and -_.=@+, single slashes between names; " + templates + " in it are replaced",
 		usual:  "none: the volume is the whole bucket",
-		text: "A folder of bucketName is the root of the volume. Its keys open this folder alone. The bucket is made if it does not exist, and belongs to nobody: several volumes may have folders in it, and it is never deleted. " +
+		text: "A folder of bucketName is the root of the volume. Its keys open this folder alone. Browsers' forms (POST) are not possible there. The bucket is made if it does not exist, and belongs to nobody: several volumes may have folders in it, and it is never deleted. " +
 			"If either name holds ${…}, the folder has to be empty and no other volume's. Needs bucketName, and onDelete retain or archive.",
 		set: func(s *settings, value string) (err error) {
 			s.prefix, err = parseTemplate(value)

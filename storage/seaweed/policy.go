@@ -6,8 +6,8 @@ import (
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
-// This file is the document that limits a tenant to its bucket. A legacy action of
-// SeaweedFS ("Write:bucket") would also allow changes of versioning and lifecycle.
+// This file is what limits a tenant to its bucket: a policy document, and for browsers'
+// forms one of SeaweedFS's own actions.
 
 // What a tenant may do to objects, and to its bucket. ListMultipartUploads and
 // the like are missing as SeaweedFS 4.48 refuses documents that name them;
@@ -18,6 +18,18 @@ const (
 )
 
 var objectActions = []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"}
+
+// formActions let forms put objects into a bucket: the gateway judges a form by such
+// actions alone, and by the bucket (TestSignedLinks). All other requests are judged by
+// the document as long as there is one; without it "Write:bucket" would also allow
+// changes of versioning and lifecycle (TestKeysOfOneVolume). With a folder there is no
+// way: the action would open the whole bucket.
+func formActions(b storage.BucketName, prefix storage.Path) []string {
+	if prefix != "" {
+		return nil
+	}
+	return []string{"Write:" + string(b)}
+}
 
 type policy struct {
 	Version   string

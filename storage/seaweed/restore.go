@@ -56,7 +56,7 @@ func (c *Client) Check(ctx context.Context, name string, b storage.BucketName, p
 		return "the user " + name + " was disabled", nil
 	case inline[name] != nil:
 		return "the user " + name + " has an inline policy beside its own", nil
-	case !slices.Equal(policies, []string{name}) || len(actions) > 0:
+	case !slices.Equal(policies, []string{name}) || !slices.Equal(actions, formActions(b, prefix)):
 		return "the user " + name + " has other policies than its own", nil
 	}
 	return "", nil
@@ -81,7 +81,7 @@ func (c *Client) Restore(ctx context.Context, name string, b storage.BucketName,
 		if err != nil { // there is none, or none that the gateway can read
 			u, have = user{}, nil
 		}
-		return granted(u, name, have)
+		return granted(u, name, b, prefix, have)
 	})
 	if err != nil {
 		return fmt.Errorf("user %s: %w", name, err)

@@ -76,7 +76,7 @@ func (c *Client) Grant(ctx context.Context, name string, b storage.BucketName, p
 		return storage.Keys{}, fmt.Errorf("policy of user %s: %w", name, err)
 	}
 	keys := newKeys()
-	err = c.changeFile(ctx, usersDir, name, func([]byte) ([]byte, error) { return granted(user{}, name, []credential{active(keys)}) })
+	err = c.changeFile(ctx, usersDir, name, func([]byte) ([]byte, error) { return granted(user{}, name, b, prefix, []credential{active(keys)}) })
 	if err != nil {
 		return storage.Keys{}, fmt.Errorf("user %s: %w", name, err)
 	}
@@ -84,12 +84,14 @@ func (c *Client) Grant(ctx context.Context, name string, b storage.BucketName, p
 }
 
 // granted is u as Grant makes it, with those keys.
-func granted(u user, name string, keys []credential) ([]byte, error) {
-	delete(u, userActions)
+func granted(u user, name string, b storage.BucketName, prefix storage.Path, keys []credential) ([]byte, error) {
 	delete(u, userDisabled)
 	err := u.set(userName, name)
 	if err == nil {
 		err = u.set(userPolicies, []string{name})
+	}
+	if err == nil {
+		err = u.set(userActions, formActions(b, prefix))
 	}
 	if err == nil {
 		err = u.set(userKeys, keys)
