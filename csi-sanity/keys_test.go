@@ -129,34 +129,6 @@ func rulesOf(bucket string) map[string]call {
 			_, err := c.DeleteBucketLifecycle(ctx, &s3.DeleteBucketLifecycleInput{Bucket: b})
 			return err
 		},
-		"CORS": func(ctx context.Context, c *s3.Client) error {
-			_, err := c.PutBucketCors(ctx, &s3.PutBucketCorsInput{Bucket: b, CORSConfiguration: &types.CORSConfiguration{
-				CORSRules: []types.CORSRule{{AllowedMethods: []string{"GET"}, AllowedOrigins: []string{"*"}}},
-			}})
-			return err
-		},
-		"tags": func(ctx context.Context, c *s3.Client) error {
-			_, err := c.PutBucketTagging(ctx, &s3.PutBucketTaggingInput{Bucket: b, Tagging: &types.Tagging{TagSet: []types.Tag{{Key: b, Value: b}}}})
-			return err
-		},
-		"encryption": func(ctx context.Context, c *s3.Client) error {
-			_, err := c.PutBucketEncryption(ctx, &s3.PutBucketEncryptionInput{Bucket: b, ServerSideEncryptionConfiguration: &types.ServerSideEncryptionConfiguration{
-				Rules: []types.ServerSideEncryptionRule{{ApplyServerSideEncryptionByDefault: &types.ServerSideEncryptionByDefault{SSEAlgorithm: types.ServerSideEncryptionAes256}}},
-			}})
-			return err
-		},
-		"ownership": func(ctx context.Context, c *s3.Client) error {
-			_, err := c.PutBucketOwnershipControls(ctx, &s3.PutBucketOwnershipControlsInput{Bucket: b, OwnershipControls: &types.OwnershipControls{
-				Rules: []types.OwnershipControlsRule{{ObjectOwnership: types.ObjectOwnershipObjectWriter}},
-			}})
-			return err
-		},
-		"object lock": func(ctx context.Context, c *s3.Client) error {
-			_, err := c.PutObjectLockConfiguration(ctx, &s3.PutObjectLockConfigurationInput{Bucket: b, ObjectLockConfiguration: &types.ObjectLockConfiguration{
-				ObjectLockEnabled: types.ObjectLockEnabledEnabled,
-			}})
-			return err
-		},
 		"deletion": func(ctx context.Context, c *s3.Client) error {
 			_, err := c.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: b})
 			return err

@@ -57,8 +57,10 @@ func TestUserChangedByHand(t *testing.T) {
 			t.Errorf("the new key: %v", err)
 		}
 		denied(t, "the old key", onBucket(v.Bucket, "object")["get"](t.Context(), old.client()))
-		for what, do := range rulesOf(v.Bucket) {
-			denied(t, what, do(t.Context(), v.client()))
+		for _, rules := range []map[string]call{rulesOf(v.Bucket), moreRules(v.Bucket)} {
+			for what, do := range rules {
+				denied(t, what, do(t.Context(), v.client()))
+			}
 		}
 		if now := health(); now != "" {
 			t.Errorf("after: %s", now)
