@@ -97,3 +97,15 @@ func serves(a storage.AccessMode, m mode) bool {
 	}
 	return false
 }
+
+// servesRecord says whether a volume that is there can be used in mode m.
+func servesRecord(r *storage.Record, m mode) error {
+	if !serves(r.Access, m) {
+		return storage.Errorf(storage.Invalid, "volume %s has access %s, which does not serve %s", r.ID, r.Access, m)
+	}
+	s, err := parseParams(r.Parameters)
+	if err != nil {
+		return storage.Errorf(storage.Corrupt, "record of volume %s: %w", r.ID, err)
+	}
+	return s.serves(r.Access, m)
+}

@@ -78,12 +78,3 @@ func (s settings) serves(a storage.AccessMode, m mode) error {
 	}
 	return storage.Errorf(storage.Invalid, "parameter durability=%q: access mode %s (access %s) is not one of a single node, and others would not see what only one node's disk has; SINGLE_NODE_WRITER, SINGLE_NODE_SINGLE_WRITER and SINGLE_NODE_MULTI_WRITER (ReadWriteOnce, ReadWriteOncePod) are possible, or durability=cluster", s.durability, m, a)
 }
-
-// servesRecord is the same for a volume that is there.
-func servesRecord(r *storage.Record, m mode) error {
-	s, err := parseParams(r.Parameters)
-	if err != nil {
-		return storage.Errorf(storage.Corrupt, "record of volume %s: %w", r.ID, err)
-	}
-	return s.serves(r.Access, m)
-}

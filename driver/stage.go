@@ -56,9 +56,6 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	if err := n.evict(&r); err != nil { // before a folder is made
 		return err
 	}
-	if !serves(r.Access, m) {
-		return storage.Errorf(storage.Invalid, "volume %s has access %s, which does not serve %s", id, r.Access, m)
-	}
 	if err := servesRecord(&r, m); err != nil {
 		return err
 	}

@@ -39,9 +39,6 @@ func unconfirmed(r storage.Record, req *csi.ValidateVolumeCapabilitiesRequest) s
 		if err := checkCapability(vc); err != nil {
 			return err.Error()
 		}
-		if m := vc.GetAccessMode().GetMode(); !serves(r.Access, m) {
-			return fmt.Sprintf("volume %s has access %s, which does not serve %s", r.ID, r.Access, m)
-		}
 		if err := servesRecord(&r, vc.GetAccessMode().GetMode()); err != nil {
 			return err.Error()
 		}
