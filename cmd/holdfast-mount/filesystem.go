@@ -78,7 +78,7 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 	if err != nil {
 		return nil, fmt.Errorf("session %s: %w", g.ID, err)
 	}
-	if c.CommitDelay > 0 {
+	if c.CommitDelay > 0 && g.InitReply == nil { // else the mounter before did
 		if err := flushNames(volumesDir, o.stateDir, filepath.Dir(o.stateDir)); err != nil {
 			return nil, fmt.Errorf("session %s: %w", g.ID, err)
 		}

@@ -77,11 +77,18 @@ func leftOf(volumesDir string, e keeper.Ending) (keeper.Ending, bool, error) {
 	return e, true, nil
 }
 
-// noteConfig writes the file. Without it everything works but the last resort.
+// noteConfig writes the file, unless the mounter before did: applications wait for who
+// takes over, and it is flushed. Without it everything works but the last resort.
 func noteConfig(dir string, g keeper.Grant, log *slog.Logger) {
+	path := filepath.Join(dir, configFile)
+	if g.InitReply != nil {
+		if _, err := os.Lstat(path); err == nil {
+			return
+		}
+	}
 	text, err := json.Marshal(leftover{g.ReadOnly, g.Config})
 	if err == nil {
-		err = wholefile.Write(filepath.Join(dir, configFile), text, 0o600, nil)
+		err = wholefile.Write(path, text, 0o600, nil)
 	}
 	if err != nil {
 		log.Warn("what a volume is could not be noted in its folder", "path", dir, "err", err)

@@ -98,3 +98,29 @@ func testEndOfWhatAnotherServed(t *testing.T, config []byte, ending keeper.Endin
 		t.Errorf("once more: %v", err)
 	}
 }
+
+// TestConfigIsNotedOnce: who takes a session over does not make applications wait for a
+// file that is there, and writes the one of a mounter that had none.
+func TestConfigIsNotedOnce(t *testing.T) {
+	dir := t.TempDir()
+	log := slog.New(slog.DiscardHandler)
+	path := filepath.Join(dir, configFile)
+	first, later := keeper.Grant{Config: []byte(`{"volume":"a"}`)}, keeper.Grant{Config: []byte(`{"volume":"a"}`), InitReply: []byte{1}}
+	noted := func(g keeper.Grant) os.FileInfo {
+		t.Helper()
+		noteConfig(dir, g, log)
+		info, err := os.Lstat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info
+	}
+	one := noted(first)
+	if again := noted(later); !os.SameFile(one, again) {
+		t.Error("a take-over wrote it again")
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	noted(later)
+}
