@@ -43,11 +43,8 @@ func (h *hands) run(f func()) {
 		}
 		select {
 		case f = <-h.next:
+			<-h.stay
 		case <-h.end:
-			f = nil
-		}
-		<-h.stay
-		if f == nil {
 			return
 		}
 	}
