@@ -12,13 +12,29 @@ import (
 // This file hands a file system over to another process while the kernel session
 // lives on. Close is for its end.
 
-// parallelCommits of a Sync.
+// parallelCommits of commitAll.
 const parallelCommits = 4
 
 // Sync commits what waits for it, while requests are served on, until ctx ends. It
 // returns how many files still have something: that stays in the journal, for the
 // next mounter.
 func (fs *FS) Sync(ctx context.Context) (left int) {
+	for _, n := range fs.commitAll(ctx, func(n *node, err error) {
+		if !storage.IsContext(err) {
+			fs.log.Warn("content waits for the next mounter", "op", "sync", "node", n.id, "err", err)
+		}
+	}) {
+		if n.dirty() {
+			left++
+		}
+	}
+	return left
+}
+
+// commitAll commits what waits for it, some at a time, until ctx ends, and tells of
+// each that failed; failed may be called from several goroutines. It returns all nodes
+// that there were.
+func (fs *FS) commitAll(ctx context.Context, failed func(n *node, err error)) []*node {
 	var group errgroup.Group
 	group.SetLimit(parallelCommits)
 	all := fs.table.all()
@@ -30,26 +46,14 @@ func (fs *FS) Sync(ctx context.Context) (left int) {
 			continue
 		}
 		group.Go(func() error {
-			err := error(nil)
-			if !n.loaded.Load() {
-				err = fs.load(ctx, n)
-			}
-			if err == nil {
-				err = fs.commit(ctx, n)
-			}
-			if err != nil && !storage.IsContext(err) {
-				fs.log.Warn("content waits for the next mounter", "op", "sync", "node", n.id, "err", err)
+			if err := fs.commit(ctx, n); err != nil {
+				failed(n, err)
 			}
 			return nil
 		})
 	}
 	_ = group.Wait() // none fails
-	for _, n := range all {
-		if n.dirty() {
-			left++
-		}
-	}
-	return left
+	return all
 }
 
 // Abandon gives up what Recover has opened, when the session cannot be served after

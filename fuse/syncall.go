@@ -8,7 +8,6 @@ import (
 	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/holdfast-csi/holdfast/fuse/syncvolume"
 	"github.com/holdfast-csi/holdfast/storage"
@@ -45,25 +44,11 @@ func (fs *FS) syncAll(ctx context.Context) error {
 	}
 	var mu sync.Mutex
 	var failed []error
-	var group errgroup.Group
-	group.SetLimit(parallelCommits)
-	for _, n := range fs.table.all() {
-		if ctx.Err() != nil {
-			break
-		}
-		if !n.dirty() {
-			continue
-		}
-		group.Go(func() error {
-			if err := fs.commit(ctx, n); err != nil {
-				mu.Lock()
-				failed = append(failed, fmt.Errorf("%q: %w", fs.table.lastPath(n), err))
-				mu.Unlock()
-			}
-			return nil
-		})
-	}
-	_ = group.Wait() // none fails
+	fs.commitAll(ctx, func(n *node, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		failed = append(failed, fmt.Errorf("%q: %w", fs.table.lastPath(n), err))
+	})
 	if ctx.Err() != nil {
 		return storage.Errorf(storage.Unavailable, "not all is in the cluster yet: %w", ctx.Err())
 	}
