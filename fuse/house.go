@@ -175,15 +175,7 @@ func (fs *FS) liveStage(n *node, put func(record) error) error {
 				return err
 			}
 		}
-		// What was written since a commit whose answer is not known may be uploaded;
-		// if that one was carried out, it is committed from here.
-		spans := slices.Clone(s.dirty)
-		for _, x := range n.mu.sent {
-			for _, d := range x.since.dirty {
-				spans = addSpan(spans, d)
-			}
-		}
-		if err := liveSpans(n.id, s, spans, put); err != nil {
+		if err := liveSpans(n.id, s, n.waitingLocked(), put); err != nil {
 			return err
 		}
 	}
@@ -202,6 +194,19 @@ func (fs *FS) liveStage(n *node, put func(record) error) error {
 		}
 	}
 	return nil
+}
+
+// waitingLocked are the ranges of the stage that a commit may need. What was written
+// since a commit whose answer is not known may be uploaded; if that one was carried
+// out, it is committed from here.
+func (n *node) waitingLocked() []span {
+	spans := slices.Clone(n.mu.stage.dirty)
+	for _, x := range n.mu.sent {
+		for _, d := range x.since.dirty {
+			spans = addSpan(spans, d)
+		}
+	}
+	return spans
 }
 
 // liveSpans emits ranges of a stage, with their bytes when no file has them.

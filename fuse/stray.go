@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -224,18 +225,10 @@ func (n *node) explained(f *os.File, damaged bool) error {
 	if err != nil {
 		return err
 	}
-	var told []span
-	for _, d := range n.mu.stage.dirty {
-		told = addSpan(told, d)
-	}
-	for _, x := range n.mu.sent {
-		for _, d := range x.since.dirty {
-			told = addSpan(told, d)
-		}
-	}
-	missing := told
+	told := n.waitingLocked() // of nobody else yet
+	missing := slices.Clone(told)
 	for _, d := range data {
-		missing = cutSpans(append([]span(nil), missing...), d)
+		missing = cutSpans(missing, d)
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("the journal does not fit: %s has nothing from %d to %d", f.Name(), missing[0].from, missing[0].to)

@@ -63,13 +63,8 @@ func (r *replayed) lose(n *node, s *stage, err error) {
 
 // staged is where the bytes end that are in the memory or the file of the node's stage.
 func (n *node) staged() (end int64) {
-	for _, d := range n.mu.stage.dirty {
-		end = max(end, d.to)
-	}
-	for _, x := range n.mu.sent {
-		for _, d := range x.since.dirty {
-			end = max(end, d.to)
-		}
+	if spans := n.waitingLocked(); len(spans) > 0 {
+		end = spans[len(spans)-1].to
 	}
 	return end
 }
