@@ -7,26 +7,16 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/cache/journal"
+	"github.com/holdfast-csi/holdfast/fuse/leftovers"
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
 // What was written and can never be committed, since somebody else removed or
 // replaced the file, is kept aside on the node: nothing that write(2) has
 // acknowledged is thrown away. Nobody but a human removes it.
-
-// leftoversDir is where, in the volume's folder.
-const leftoversDir = "leftovers"
-
-// What stands beside a leftover: its description, and the file of a stage of which a
-// part cannot be read.
-const (
-	describedSuffix = ".json"
-	unreadSuffix    = ".unread"
-)
 
 // leftover describes what is kept aside, in a file beside it.
 type leftover struct {
@@ -85,12 +75,12 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 // leftoverPath is where something is kept that was found at a time, of a node or by a
 // name.
 func (fs *FS) leftoverPath(at time.Time, of any) string {
-	return filepath.Join(fs.opts.Dir, leftoversDir, fmt.Sprintf("%s-%v", at.UTC().Format("20060102T150405.000000000"), of))
+	return filepath.Join(fs.opts.Dir, leftovers.Dir, fmt.Sprintf("%s-%v", at.UTC().Format("20060102T150405.000000000"), of))
 }
 
 // makeLeftovers makes the folder.
 func (fs *FS) makeLeftovers() error {
-	if err := os.Mkdir(filepath.Join(fs.opts.Dir, leftoversDir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := os.Mkdir(filepath.Join(fs.opts.Dir, leftovers.Dir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return localError(err)
 	}
 	return nil
@@ -102,7 +92,7 @@ func (l leftover) describe(place string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(place+describedSuffix, append(data, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(place+leftovers.Described, append(data, '\n'), 0o600); err != nil {
 		return localError(err)
 	}
 	return nil
@@ -123,7 +113,7 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 		}
 		if err != nil { // it will be tried again, under another name
 			_ = os.Remove(place)
-			_ = os.Remove(place + describedSuffix)
+			_ = os.Remove(place + leftovers.Described)
 		}
 	}()
 	buf := make([]byte, min(left.Size, 1<<20))
@@ -159,7 +149,7 @@ func (fs *FS) keepAside(ctx context.Context, n *node, left leftover, written []s
 	if !n.unreadable() {
 		return nil
 	}
-	if err := os.Rename(fs.stagePathOf(n), place+unreadSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Rename(fs.stagePathOf(n), place+leftovers.Unread); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return localError(err)
 	}
 	return nil
@@ -178,24 +168,9 @@ func (fs *FS) Leftovers() (kept int, err error) {
 	if fs.opts.Dir == "" {
 		return 0, nil
 	}
-	entries, err := os.ReadDir(filepath.Join(fs.opts.Dir, leftoversDir))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if kept, err = leftovers.Count(fs.opts.Dir); err != nil {
 		return 0, err
-	}
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), describedSuffix) && !strings.HasSuffix(e.Name(), unreadSuffix) {
-			kept++
-		}
 	}
 	journals, err := journal.Kept(fs.opts.Dir)
 	return kept + len(journals) + int(fs.strays.Load()), err
-}
-
-// hasLeftovers reports whether something is kept aside.
-func (fs *FS) hasLeftovers() (bool, error) {
-	_, err := os.Lstat(filepath.Join(fs.opts.Dir, leftoversDir))
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
-	}
-	return err == nil, err
 }

@@ -10,6 +10,7 @@ import (
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/holdfast-csi/holdfast/fuse/leftovers"
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
 )
@@ -76,7 +77,7 @@ func TestLeftoversAreKept(t *testing.T) {
 			if err := next.Retire(); !storage.Is(err, storage.InUse) {
 				t.Errorf("the folder is retired: %v", err)
 			}
-			checkLeftover(t, filepath.Join(dir, leftoversDir), want)
+			checkLeftover(t, filepath.Join(dir, leftovers.Dir), want)
 			e, err := bucket.Volume().Files.Lookup(t.Context(), "f")
 			if err != nil || string(e.Inline) != "theirs" {
 				t.Errorf("the other file holds %q, %v", e.Inline, err)

@@ -11,6 +11,7 @@ import (
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/holdfast-csi/holdfast/fuse/leftovers"
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
 )
@@ -126,7 +127,7 @@ func (f *fencing) holds(name, want string) {
 
 func leftoversOf(t *testing.T, dir string) []string {
 	t.Helper()
-	all, err := filepath.Glob(filepath.Join(dir, leftoversDir, "*"))
+	all, err := filepath.Glob(filepath.Join(dir, leftovers.Dir, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -253,7 +253,7 @@ func TestRemovedWhileItWaits(t *testing.T) {
 			if !c.fs.sweep(t.Context()) {
 				t.Error("something is left")
 			}
-			if kept, err := c.fs.hasLeftovers(); kept || err != nil {
+			if kept, err := c.fs.Leftovers(); kept > 0 || err != nil {
 				t.Errorf("something was kept aside, or %v", err)
 			}
 			if files, err := filepath.Glob(filepath.Join(c.fs.opts.Dir, stagePrefix+"*")); len(files) > 0 || err != nil {

@@ -7,6 +7,7 @@ import (
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/holdfast-csi/holdfast/fuse/leftovers"
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
 )
@@ -56,7 +57,7 @@ func TestLeftoverOutlivesAHole(t *testing.T) {
 	c.fs.Release(nil, &gofuse.ReleaseIn{InHeader: header(id)})
 	c.fs.sweep(t.Context())
 	c.end()
-	kept, err := filepath.Glob(filepath.Join(dir, leftoversDir, "*[0-9]"))
+	kept, err := filepath.Glob(filepath.Join(dir, leftovers.Dir, "*[0-9]"))
 	if err != nil || len(kept) == 0 {
 		t.Fatalf("kept: %q, %v", kept, err)
 	}
@@ -106,7 +107,7 @@ func TestRefusedRemovalIsForgotten(t *testing.T) {
 				t.Errorf("%s, kind %d: fsync of a file that somebody else removed: %v", op, kind, st)
 			}
 			c.end()
-			if left, _ := c.fs.hasLeftovers(); !left {
+			if left, _ := c.fs.Leftovers(); left == 0 {
 				t.Errorf("%s, kind %d: what was written is not kept", op, kind)
 			}
 		}

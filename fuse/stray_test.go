@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/holdfast-csi/holdfast/cache/journal"
+	"github.com/holdfast-csi/holdfast/fuse/leftovers"
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
 )
@@ -268,7 +269,7 @@ func (s *strayScene) check(t *testing.T, gone recordKind, named map[uint64]bool)
 // kept are the contents of all that is kept aside.
 func (s *strayScene) kept(t *testing.T) (all [][]byte) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(s.fs.opts.Dir, leftoversDir, "*"))
+	files, err := filepath.Glob(filepath.Join(s.fs.opts.Dir, leftovers.Dir, "*"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +278,7 @@ func (s *strayScene) kept(t *testing.T) (all [][]byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !strings.HasSuffix(f, describedSuffix) {
+		if !strings.HasSuffix(f, leftovers.Described) {
 			all = append(all, b)
 		}
 	}
@@ -325,7 +326,7 @@ func TestStageFilesThatAreNeedless(t *testing.T) {
 	for _, p := range left {
 		names = append(names, filepath.Base(p))
 	}
-	if want := []string{"journal", leftoversDir, "notes", "room", "stage-", "stage-05", "stage-5-6-7", "stage-5.txt", "stage-77", "stage-mine"}; !slices.Equal(names, want) {
+	if want := []string{"journal", leftovers.Dir, "notes", "room", "stage-", "stage-05", "stage-5-6-7", "stage-5.txt", "stage-77", "stage-mine"}; !slices.Equal(names, want) {
 		t.Errorf("left are %q, want %q", names, want)
 	}
 	var kept []string
@@ -347,7 +348,7 @@ func TestStrayThatCannotBeMoved(t *testing.T) {
 	s := newStrayScene(t, 0)
 	dir := s.fs.opts.Dir
 	s.leave(t)
-	path, blocked := filepath.Join(dir, stageName(12345, 3)), filepath.Join(dir, leftoversDir)
+	path, blocked := filepath.Join(dir, stageName(12345, 3)), filepath.Join(dir, leftovers.Dir)
 	for _, p := range []string{path, blocked} {
 		if err := os.WriteFile(p, []byte("somebody's"), 0o600); err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/holdfast-csi/holdfast/fuse/leftovers"
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
 )
@@ -101,7 +102,7 @@ func unreadableStage(t *testing.T, spoil func(string) error, there, fresh bool) 
 	if left, _ := filepath.Glob(filepath.Join(dir, stagePrefix+"*")); slices.ContainsFunc(left, func(p string) bool { return !strings.HasSuffix(p, ".was") }) {
 		t.Errorf("left: %s", left)
 	}
-	checkUnread(t, filepath.Join(dir, leftoversDir), part, there)
+	checkUnread(t, filepath.Join(dir, leftovers.Dir), part, there)
 	if n, err := c.fs.Leftovers(); err != nil || n != 2 {
 		t.Errorf("%d leftovers, %v, want 2", n, err)
 	}

@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/volumes"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
+	"github.com/holdfast-csi/holdfast/fuse/leftovers"
 )
 
 // Down stops an installation. It reports whether there was something to stop. A
@@ -124,12 +124,8 @@ func Leftovers(dir state.Dir) (kept int) {
 		if !v.IsDir() { // a link leads to what is not removed
 			continue
 		}
-		found, _ := os.ReadDir(filepath.Join(volumes, v.Name(), "leftovers"))
-		for _, f := range found {
-			if !strings.HasSuffix(f.Name(), ".json") && !strings.HasSuffix(f.Name(), ".unread") {
-				kept++
-			}
-		}
+		n, _ := leftovers.Count(filepath.Join(volumes, v.Name()))
+		kept += n
 	}
 	return kept
 }
