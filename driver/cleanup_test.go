@@ -18,6 +18,10 @@ func (brokenTable) Mounted(string) (bool, BindOptions, error) {
 	return false, BindOptions{}, errors.New("the mount table cannot be read")
 }
 
+func (brokenTable) Context(string) (string, error) {
+	return "", errors.New("the mount table cannot be read")
+}
+
 // planted is what is below dir, by path: the content of files, the targets of
 // links.
 func planted(t *testing.T, dir string) map[string]string {

@@ -18,6 +18,8 @@ type fakeMounter struct {
 		// at has every mount point, with its options.
 		at      map[string]BindOptions
 		configs []MountConfig
+		// contexts are those of at, where there is one.
+		contexts map[string]string
 	}
 	// fail is returned by the call of that name.
 	fail map[string]error
@@ -32,7 +34,7 @@ var (
 
 func newFakeMounter() *fakeMounter {
 	f := &fakeMounter{fail: map[string]error{}}
-	f.mu.at = map[string]BindOptions{}
+	f.mu.at, f.mu.contexts = map[string]BindOptions{}, map[string]string{}
 	return f
 }
 
@@ -45,7 +47,7 @@ func (f *fakeMounter) Settle(_ context.Context, id string) error {
 	return f.fail["Settle"]
 }
 
-func (f *fakeMounter) Mount(_ context.Context, id, target string, readOnly bool, config []byte) error {
+func (f *fakeMounter) Mount(_ context.Context, id, target string, o MountOptions, config []byte) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if err := f.fail["Mount"]; err != nil {
@@ -62,8 +64,9 @@ func (f *fakeMounter) Mount(_ context.Context, id, target string, readOnly bool,
 			return nil
 		}
 	}
-	f.mu.at[target] = BindOptions{ReadOnly: readOnly}
-	f.mu.mounts = append(f.mu.mounts, Mounted{ID: id, Target: target, ReadOnly: readOnly, Healthy: true, Group: c.Group})
+	f.mu.at[target] = BindOptions{ReadOnly: o.ReadOnly}
+	f.mu.contexts[target] = o.Context
+	f.mu.mounts = append(f.mu.mounts, Mounted{ID: id, Target: target, ReadOnly: o.ReadOnly, Healthy: true, Group: c.Group})
 	return nil
 }
 
@@ -90,6 +93,7 @@ func (f *fakeMounter) Unmount(_ context.Context, target string) error {
 		return err
 	}
 	delete(f.mu.at, target)
+	delete(f.mu.contexts, target)
 	f.mu.mounts = slices.DeleteFunc(f.mu.mounts, func(m Mounted) bool { return m.Target == target })
 	for i := range f.mu.mounts {
 		f.mu.mounts[i].Binds = slices.DeleteFunc(f.mu.mounts[i].Binds, func(b string) bool { return b == target })
@@ -132,6 +136,12 @@ func (f *fakeMounter) Mounted(path string) (mounted bool, o BindOptions, err err
 	defer f.mu.Unlock()
 	o, mounted = f.mu.at[path]
 	return mounted, o, nil
+}
+
+func (f *fakeMounter) Context(path string) (string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mu.contexts[path], nil
 }
 
 // hurt makes a mount unhealthy.

@@ -38,6 +38,9 @@ func TestMountFlags(t *testing.T) {
 		"joined":          mountCapWith(everyone, "", "ro,uid=hunter2"),
 		"empty":           mountCapWith(everyone, "", ""),
 		"contradicting":   mountCapWith(everyone, "", "ro", "rw"),
+		"no context":      mountCapWith(everyone, "", "context=hunter2"),
+		"two contexts":    mountCapWith(everyone, "", `context="a:b:c"`, "context=a:b:d"),
+		"context, joined": mountCapWith(everyone, "", "context=a:b:c,uid=hunter2"),
 		"upper case":      mountCapWith(everyone, "", "RO"),
 		"fs_type's value": mountCapWith(everyone, "holdfast,suid"),
 	} {
@@ -98,4 +101,69 @@ func TestFlagThatHasNoEffect(t *testing.T) {
 		t.Error("it is published all the same")
 	}
 	must(t, b.publish(t, "pod", everyone, false))
+}
+
+// TestSELinuxContext: what the kubelet adds where CSIDriver has seLinuxMount holds for
+// the whole mount, and a mount has one.
+func TestSELinuxContext(t *testing.T) {
+	const label, other = "system_u:object_r:container_file_t:s0:c144,c154", "system_u:object_r:container_file_t:s0"
+	with := func(label string) *csi.VolumeCapability {
+		return mountCapWith(everyone, "", "rw,noatime", `context="`+label+`"`)
+	}
+	b := newBench(t)
+	b.create(t)
+	stage := func(c *csi.VolumeCapability) error {
+		_, err := b.node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: "photos", StagingTargetPath: b.path("staging"), VolumeCapability: c})
+		return err
+	}
+	publish := func(c *csi.VolumeCapability) error {
+		_, err := b.node.NodePublishVolume(t.Context(), &csi.NodePublishVolumeRequest{VolumeId: "photos", StagingTargetPath: b.path("staging"), TargetPath: b.path("pod"), VolumeCapability: c})
+		return err
+	}
+	for range 2 {
+		must(t, stage(with(label)))
+		must(t, publish(with(label)))
+	}
+	if got, _ := b.mounter.Context(b.path("staging")); got != label {
+		t.Errorf("mounted with %q", got)
+	}
+	wantKind(t, "staged with another", stage(with(other)), storage.InUse)
+	wantKind(t, "published with another", publish(with(other)), storage.InUse)
+	must(t, publish(mountCapWith(everyone, "", "rw"))) // asks for none
+	if mounted, _, _ := b.mounter.Mounted(b.path("staging")); !mounted {
+		t.Error("a refusal has taken the mount away")
+	}
+}
+
+// oldestKeeper does not know contexts.
+type oldestKeeper struct{ *fakeMounter }
+
+func (k oldestKeeper) Mount(ctx context.Context, id, target string, o MountOptions, config []byte) error {
+	return k.fakeMounter.Mount(ctx, id, target, MountOptions{ReadOnly: o.ReadOnly}, config)
+}
+
+// TestContextThatHasNoEffect: a pod would see labels that it may not touch.
+func TestContextThatHasNoEffect(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	b.node.mounter = oldestKeeper{b.mounter}
+	_, err := b.node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{
+		VolumeId: "photos", StagingTargetPath: b.path("staging"), VolumeCapability: mountCapWith(everyone, "", "context=a:b:c"),
+	})
+	wantKind(t, "stage", err, storage.InUse)
+	if mounted, _, _ := b.mounter.Mounted(b.path("staging")); mounted {
+		t.Error("it is mounted all the same")
+	}
+}
+
+// TestContextInMountTable: as the kernel writes it.
+func TestContextInMountTable(t *testing.T) {
+	for options, want := range map[string]string{
+		"rw,user_id=0": "", "": "", "rw,rootcontext=a:b:c,user_id=0": "",
+		"rw,context=a:b:c:s0,user_id=0": "a:b:c:s0", `rw,context="a:b:c:s0:c1,c2",user_id=0`: "a:b:c:s0:c1,c2",
+	} {
+		if got := contextIn(options); got != want {
+			t.Errorf("%s: %q, want %q", options, got, want)
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/moby/sys/mountinfo"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -25,6 +26,9 @@ import (
 type MountTable interface {
 	// Mounted reports whether path is a mount point, and with which options.
 	Mounted(path string) (mounted bool, o BindOptions, err error)
+	// Context is the SELinux context that what is mounted at path was mounted with,
+	// empty without one.
+	Context(path string) (string, error)
 }
 
 // kernelTable reads /proc/self/mountinfo.
@@ -42,6 +46,25 @@ func (kernelTable) Mounted(path string) (mounted bool, o BindOptions, err error)
 	}
 	has := strings.Split(list[len(list)-1].Options, ",")
 	return true, BindOptions{ReadOnly: slices.Contains(has, "ro"), NoExec: slices.Contains(has, "noexec")}, nil
+}
+
+// Context implements MountTable.
+func (kernelTable) Context(path string) (string, error) {
+	path = realPath(path)
+	list, err := mountinfo.GetMounts(func(i *mountinfo.Info) (skip, stop bool) { return i.Mountpoint != path, false })
+	if err != nil {
+		return "", fmt.Errorf("read the mount table: %w", err)
+	}
+	if len(list) == 0 {
+		return "", nil
+	}
+	return contextIn(list[len(list)-1].VFSOptions), nil
+}
+
+// contextIn finds it among the options of a file system, where it has double quotes if
+// there is a comma in it.
+func contextIn(options string) string {
+	return contextOf(&csi.VolumeCapability{AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{MountFlags: []string{options}}}})
 }
 
 // realPath resolves the links of the parent. The last element may be a mount

@@ -20,7 +20,7 @@ import (
 type Mounter interface {
 	// Mount mounts a volume at target, a folder. config is JSON, MountConfig. The
 	// same again is fine, and revives a mount that is not healthy.
-	Mount(ctx context.Context, id, target string, readOnly bool, config []byte) error
+	Mount(ctx context.Context, id, target string, o MountOptions, config []byte) error
 	// Bind shows a mounted volume at one more folder.
 	Bind(ctx context.Context, id, target string, o BindOptions) error
 	// Unmount ends the mount or the bind at target. What is not mounted is fine.
@@ -32,6 +32,13 @@ type Mounter interface {
 	Mounts(ctx context.Context) ([]Mounted, error)
 	// Health says how a mounted volume is, soon, and touches nothing.
 	Health(ctx context.Context, id string) (Health, error)
+}
+
+// MountOptions are those of all places of a volume.
+type MountOptions struct {
+	ReadOnly bool
+	// Context is the SELinux context that all of it is shown with; empty for the usual.
+	Context string
 }
 
 // BindOptions are those of one place of a volume. Set-user-id bits and devices have no
@@ -98,8 +105,8 @@ const (
 	// statTimeout bounds a statfs; the kubelet gives up after a minute or two and
 	// measures its volumes in a few workers.
 	statTimeout = 5 * time.Second
-	// maxNodeID is CSI's limit.
-	maxNodeID = 256
+	// maxNodeID is what Kubernetes takes into a CSINode; CSI's own limit is 256.
+	maxNodeID = 192
 )
 
 // NodeDeps are what a Node stands on. Table may be nil: the kernel's is read then.

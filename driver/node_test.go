@@ -373,6 +373,8 @@ type alwaysMounted struct{}
 
 func (alwaysMounted) Mounted(string) (bool, BindOptions, error) { return true, BindOptions{}, nil }
 
+func (alwaysMounted) Context(string) (string, error) { return "", nil }
+
 func TestNobodyUnmountsAnotherVolume(t *testing.T) {
 	b := newBench(t)
 	b.create(t)

@@ -61,6 +61,9 @@ func (n *Node) publish(ctx context.Context, id storage.VolumeID, req *csi.NodePu
 	if group != nil && !sameGroup(group, have.Group) {
 		return storage.Errorf(storage.InUse, "volume %s is staged on this node with volume_mount_group %s, and a node has one group for a volume: %d is possible once the pods of the other are gone", id, groupName(have.Group), *group)
 	}
+	if err := n.sameContext(have, contextOf(req.GetVolumeCapability())); err != nil {
+		return err
+	}
 	if samePath(have.Target, target) {
 		return storage.Errorf(storage.Invalid, "the target path %s is the staging path", target)
 	}

@@ -10,12 +10,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -189,14 +191,43 @@ func TestSecretsAreNeverLogged(t *testing.T) {
 	}
 }
 
-func TestProbe(t *testing.T) {
-	for want, ready := range map[bool]func(context.Context) error{
-		true:  func(context.Context) error { return nil },
-		false: func(context.Context) error { return storage.Errorf(storage.Unavailable, "no") },
+// TestLivenessIsNotReadiness: a process that lives says so to whoever would have it
+// killed, whatever is away.
+func TestLivenessIsNotReadiness(t *testing.T) {
+	for want, ready := range map[healthpb.HealthCheckResponse_ServingStatus]func(context.Context) error{
+		healthpb.HealthCheckResponse_SERVING:     func(context.Context) error { return nil },
+		healthpb.HealthCheckResponse_NOT_SERVING: func(context.Context) error { return storage.Errorf(storage.Unavailable, "no") },
 	} {
-		resp, err := NewIdentity(IdentityOptions{Ready: ready}).Probe(t.Context(), nil)
-		if err != nil || resp.GetReady().GetValue() != want {
-			t.Errorf("%v, %v", resp, err)
+		i := NewIdentity(IdentityOptions{Ready: ready})
+		resp, err := i.Probe(t.Context(), nil)
+		if err != nil || !resp.GetReady().GetValue() {
+			t.Errorf("probe: %v, %v", resp, err)
 		}
+		live, err := i.Check(t.Context(), &healthpb.HealthCheckRequest{})
+		if err != nil || live.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+			t.Errorf("live: %v, %v", live, err)
+		}
+		said, err := i.Check(t.Context(), &healthpb.HealthCheckRequest{Service: ReadyService})
+		if err != nil || said.GetStatus() != want {
+			t.Errorf("ready: %v, %v, want %v", said, err, want)
+		}
+		all, err := i.List(t.Context(), nil)
+		if err != nil || len(all.GetStatuses()) != 2 || all.GetStatuses()[ReadyService].GetStatus() != want {
+			t.Errorf("list: %v, %v", all, err)
+		}
+		_, err = i.Check(t.Context(), &healthpb.HealthCheckRequest{Service: "other"})
+		wantKind(t, "another service", err, storage.NotFound)
 	}
+}
+
+// TestReadinessHasADeadline: whoever asks is told, though nobody answers.
+func TestReadinessHasADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		i := NewIdentity(IdentityOptions{Ready: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+		begun := time.Now()
+		wantKind(t, "ready", i.Ready(t.Context()), storage.Unavailable)
+		if took := time.Since(begun); took != readyWithin {
+			t.Errorf("told after %v", took)
+		}
+	})
 }

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -36,7 +37,7 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	}
 	err = n.pending.do(ctx, id, "NodeStageVolume", func() error {
 		return n.unhurried(ctx, id, func(ctx context.Context) error {
-			return n.stage(ctx, id, req.GetStagingTargetPath(), req.GetVolumeCapability().GetAccessMode().GetMode(), group)
+			return n.stage(ctx, id, req.GetStagingTargetPath(), req.GetVolumeCapability(), group)
 		})
 	})
 	if err != nil {
@@ -45,7 +46,8 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m mode, group *uint32) error {
+func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, c *csi.VolumeCapability, group *uint32) error {
+	m := c.GetAccessMode().GetMode()
 	r, err := n.records.GetRecord(ctx, id)
 	if err != nil {
 		return err
@@ -83,7 +85,7 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 		return err
 	}
 	if have != nil && have.Healthy {
-		return nil
+		return n.sameContext(have, contextOf(c))
 	}
 	if group == nil && have != nil { // a session that has ended is made anew as it was
 		group = have.Group
@@ -96,11 +98,34 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, m 
 	if err != nil {
 		return fmt.Errorf("mount config of %s: %w", id, err)
 	}
-	if err := n.mounter.Mount(ctx, string(id), target, ro, config); err != nil {
+	o := MountOptions{ReadOnly: ro, Context: contextOf(c)}
+	if err := n.mounter.Mount(ctx, string(id), target, o, config); err != nil {
 		return fmt.Errorf("mount volume %s: %w", id, err)
+	}
+	if err := n.sameContext(&Mounted{ID: string(id), Target: target}, o.Context); err != nil {
+		if have == nil { // a keeper that is older than the option does not know it
+			err = errors.Join(err, n.unmount(ctx, target))
+		}
+		return err
 	}
 	n.log.InfoContext(ctx, "volume staged", slog.String("volume", string(id)), slog.String("path", target))
 	return nil
+}
+
+// sameContext says whether a mount is shown with the SELinux context that is asked for;
+// none asks for nothing. The kernel knows, and keeps it for as long as the mount is.
+func (n *Node) sameContext(m *Mounted, want string) error {
+	if want == "" {
+		return nil
+	}
+	has, err := n.table.Context(m.Target)
+	if err != nil || has == want {
+		return err
+	}
+	if has == "" {
+		has = "none"
+	}
+	return storage.Errorf(storage.InUse, "volume %s is mounted at %s with SELinux context %s, not %s, and a node has one for a volume: it is possible once the pods of the other are gone; if there are none, the keeper on this node is of an older version", m.ID, m.Target, has, want)
 }
 
 // unhurried stages a volume again that is alive here, while its cluster may be slow:

@@ -17,8 +17,8 @@ type keeperMounter struct{ keeper *keeper.Node }
 var _ driver.Mounter = keeperMounter{}
 
 // Mount implements driver.Mounter.
-func (m keeperMounter) Mount(ctx context.Context, id, target string, readOnly bool, config []byte) error {
-	err := m.keeper.Mount(ctx, keeper.MountRequest{ID: id, Target: target, ReadOnly: readOnly, FSName: id, Config: config})
+func (m keeperMounter) Mount(ctx context.Context, id, target string, o driver.MountOptions, config []byte) error {
+	err := m.keeper.Mount(ctx, keeper.MountRequest{ID: id, Target: target, ReadOnly: o.ReadOnly, Context: o.Context, FSName: id, Config: config})
 	if err != nil {
 		return err
 	}

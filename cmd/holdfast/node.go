@@ -39,6 +39,7 @@ func newNode(a *app) *cobra.Command {
 	o.tls.register(f)
 	f.StringVar(&o.keeper, "keeper-socket", "", "the keeper's socket for nodes")
 	f.StringVar(&o.nodeID, "node-id", "", "name of this node, the same after each restart")
+	f.Int64Var(&o.maxVolumes, "max-volumes", 0, "how many volumes the scheduler may bring to this node; 0 is no limit")
 	f.DurationVar(&o.lease, "lease", storage.LeaseFor, "how long this node keeps its volumes from others when it falls silent")
 	drop := f.Bool(dropFlag, false, "give up all capabilities first")
 	required(cmd, "socket", "filer", "keeper-socket", "node-id")
@@ -56,6 +57,7 @@ func newNode(a *app) *cobra.Command {
 type nodeOptions struct {
 	socket, filer, keeper, nodeID string
 	tls                           tlsFiles
+	maxVolumes                    int64
 	lease                         time.Duration
 }
 
@@ -72,7 +74,7 @@ func (o nodeOptions) run(ctx context.Context, log *slog.Logger) (err error) {
 	mounter := keeperMounter{keeper.NewNode(o.keeper)}
 	node, err := driver.NewNode(
 		driver.NodeDeps{Records: store, Mounter: mounter, Measure: statfs, Log: log},
-		driver.NodeOptions{NodeID: o.nodeID, LeaseFor: o.lease, LeaseGrace: min(storage.LeaseGrace, o.lease)},
+		driver.NodeOptions{NodeID: o.nodeID, MaxVolumes: o.maxVolumes, LeaseFor: o.lease, LeaseGrace: min(storage.LeaseGrace, o.lease)},
 	)
 	if err != nil {
 		return err

@@ -44,13 +44,13 @@ func (d *device) close() {
 }
 
 // newDevice makes a session for a mounter of the given uid.
-func newDevice(ctx context.Context, source string, uid int, readOnly bool) (*device, error) {
+func newDevice(ctx context.Context, source string, uid int, readOnly bool, label string) (*device, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, deviceError(err)
 	}
 	d := &device{fd: fd, mount: -1}
-	if d.mount, err = makeMount(fd, source, uid, readOnly); err != nil {
+	if d.mount, err = makeMount(fd, source, uid, readOnly, label); err != nil {
 		_ = unix.Close(fd)
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func deviceError(err error) error {
 	return fmt.Errorf("open /dev/fuse: %w", err)
 }
 
-func makeMount(fd int, source string, uid int, readOnly bool) (int, error) {
+func makeMount(fd int, source string, uid int, readOnly bool, label string) (int, error) {
 	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
 	switch {
 	case errors.Is(err, unix.ENODEV):
@@ -99,6 +99,14 @@ func makeMount(fd int, source string, uid int, readOnly bool) (int, error) {
 	} {
 		if err := unix.FsconfigSetString(fs, o.key, o.value); err != nil {
 			return -1, contextError(fs, "mount option "+o.key, err)
+		}
+	}
+	if label != "" {
+		if err := unix.FsconfigSetString(fs, "context", label); err != nil {
+			if _, no := os.Stat("/sys/fs/selinux/enforce"); errors.Is(no, os.ErrNotExist) && errors.Is(err, unix.EINVAL) {
+				return -1, storage.Errorf(storage.Unsupported, "mount option context=%s: this machine's kernel has no SELinux, or it is off", label)
+			}
+			return -1, contextError(fs, "mount option context", err)
 		}
 	}
 	// Everybody may come in, and the kernel checks modes.

@@ -274,6 +274,24 @@ func TestMounterRefuses(t *testing.T) {
 	r.must(r.node.Unmount(t.Context(), target))
 }
 
+// A label of SELinux cannot be had where the kernel has none; it is said, and nothing is
+// mounted without it.
+func TestSELinuxContext(t *testing.T) {
+	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
+		t.Skip("this kernel has SELinux: which contexts it takes is its policy's")
+	}
+	r := up(t)
+	target := r.target("x")
+	q := request("x", target, config{})
+	q.Context = "system_u:object_r:container_file_t:s0:c144,c154"
+	r.want(r.node.Mount(t.Context(), q), storage.Unsupported, q.Context, "SELinux")
+	q.Context = strings.Repeat("x", 256)
+	r.want(r.node.Mount(t.Context(), q), storage.Invalid, "256")
+	if len(r.mounts())+len(r.sessions()) > 0 {
+		t.Errorf("left: %v %v", r.mounts(), r.sessions())
+	}
+}
+
 func TestShutdown(t *testing.T) {
 	r := up(t)
 	target := r.mount("x", config{})

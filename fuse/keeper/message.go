@@ -3,6 +3,7 @@ package keeper
 import (
 	"encoding/json"
 	"path/filepath"
+	"strings"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -54,6 +55,9 @@ type MountRequest struct {
 	// the allowed root.
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"readOnly,omitempty"`
+	// Context is the SELinux context that all files are shown with; empty for the
+	// kernel's own choice.
+	Context string `json:"context,omitempty"`
 	// FSName stands in df's first column behind the session's identity; it may be
 	// empty, and the id is not said twice.
 	FSName string `json:"fsName,omitempty"`
@@ -71,6 +75,9 @@ func (r MountRequest) Validate() error {
 	}
 	if len(r.Config) > 0 && !json.Valid(r.Config) {
 		return storage.Errorf(storage.Invalid, "config: must be JSON")
+	}
+	if len(r.Context) > maxSource || strings.ContainsRune(r.Context, 0) {
+		return storage.Errorf(storage.Invalid, "SELinux context of %d bytes: at most %d and no zero byte are allowed", len(r.Context), maxSource)
 	}
 	return checkPath(r.Target)
 }

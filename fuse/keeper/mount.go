@@ -146,7 +146,7 @@ func (k *Keeper) create(ctx context.Context, r MountRequest, p *place) (err erro
 	if _, err := k.waitMounter(ctx, nil); err != nil {
 		return err
 	}
-	d, err := newDevice(ctx, source, k.opts.MounterUID, r.ReadOnly)
+	d, err := newDevice(ctx, source, k.opts.MounterUID, r.ReadOnly, r.Context)
 	if err != nil {
 		return err
 	}

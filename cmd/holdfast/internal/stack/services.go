@@ -6,11 +6,12 @@ import (
 	"os"
 	"time"
 
-	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage/cluster"
 	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
@@ -88,7 +89,8 @@ func serviceUser(a state.Account) *supervise.User {
 	return &supervise.User{UID: uint32(a.UID), GID: uint32(a.GID)}
 }
 
-// answers returns once the CSI service behind a socket says that it is ready.
+// answers returns once the CSI service behind a socket says that what it stands on
+// answers it.
 func answers(socket string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -96,18 +98,15 @@ func answers(socket string) func(context.Context) error {
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		identity := csi.NewIdentityClient(conn)
+		health := healthpb.NewHealthClient(conn)
 		return supervise.Poll(ctx, pollEvery, func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
-			resp, err := identity.Probe(ctx, &csi.ProbeRequest{}, grpc.WaitForReady(true))
-			if err != nil {
-				return err
-			}
-			if r := resp.GetReady(); r != nil && !r.GetValue() {
+			resp, err := health.Check(ctx, &healthpb.HealthCheckRequest{Service: driver.ReadyService}, grpc.WaitForReady(true))
+			if err == nil && resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 				return errors.New("it says that it is not ready")
 			}
-			return nil
+			return err
 		})
 	}
 }
