@@ -123,7 +123,7 @@ func (c *Controller) create(ctx context.Context, want storage.Record, s settings
 // begin writes the first record: with the bucket that the parameters name, or with
 // one whose name is free.
 func (c *Controller) begin(ctx context.Context, want storage.Record, s settings) (storage.Record, error) {
-	if err := c.judge(ctx, want.Placement); err != nil {
+	if _, err := c.judge(ctx, want.Placement); err != nil {
 		return storage.Record{}, fmt.Errorf("place volume %s: %w", want.ID, err)
 	}
 	if s.bucket != "" {

@@ -107,7 +107,12 @@ func (c *Controller) get(ctx context.Context, volumeID string) (storage.Record, 
 	return c.records.GetRecord(ctx, id)
 }
 
-// GetCapacity implements csi.ControllerServer.
+// GetCapacity implements csi.ControllerServer: what the servers' disks still take, of
+// content that is stored as often as the parameters have it. What other volumes were
+// promised and have not written is not taken off: a volume's size is a limit and reserves
+// nothing, and CreateVolume refuses nobody for it. Taking it off was the design that lost:
+// one generous StorageClass would keep every other pod from being scheduled on an empty
+// cluster. A measurement that fails is an error, never a zero, which would do the same.
 func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityRequest) (*csi.GetCapacityResponse, error) {
 	if c.capacity == nil {
 		return nil, storage.Errorf(storage.Unsupported, "capacity is not measured here")
@@ -122,7 +127,8 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 			return &csi.GetCapacityResponse{}, nil //nolint:nilerr // it is an answer
 		}
 	}
-	switch err := c.judge(ctx, s.placement); {
+	servers, err := c.judge(ctx, s.placement)
+	switch {
 	case storage.Is(err, storage.Invalid), storage.Is(err, storage.Full):
 		return &csi.GetCapacityResponse{}, nil // as above
 	case err != nil:
@@ -131,6 +137,11 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 	space, err := c.capacity.Space(ctx, s.placement)
 	if err != nil {
 		return nil, err
+	}
+	if s.placement.DiskType != "" || s.placement.DataCenter != "" { // space does not tell those apart
+		if free, known := servers.Free(s.placement); known {
+			space.Free = min(space.Free, free)
+		}
 	}
 	return &csi.GetCapacityResponse{AvailableCapacity: space.Free}, nil
 }

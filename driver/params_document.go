@@ -48,7 +48,7 @@ The templates need external-provisioner with ` + "`--extra-create-metadata`" + `
 
 ## How a volume is mounted
 
-` + "`mountOptions`" + ` of a StorageClass or a PersistentVolume (CSI's mount flags) may be ` + "`" + strings.Join(mountFlags, "`, `") + "`" + `; others are refused, and so are ` + "`ro`" + ` and ` + "`rw`" + ` together. ` + "`ro`" + ` and ` + "`noexec`" + ` hold where a pod has the volume, not at the staging path; ` + "`rw`" + ` does not make writable what is read-only otherwise. ` + "`nosuid`" + ` and ` + "`nodev`" + ` hold always. The others have no effect: reading does not update access times.
+` + "`mountOptions`" + ` of a StorageClass or a PersistentVolume (CSI's mount flags) may be ` + "`" + strings.Join(mountFlags, "`, `") + "`" + `; others are refused, and so are ` + "`ro`" + ` and ` + "`rw`" + ` together. ` + "`ro`" + ` and ` + "`noexec`" + ` hold where a pod has the volume, not at the staging path; ` + "`rw`" + ` does not make writable what is read-only otherwise. ` + "`nosuid`" + ` and ` + "`nodev`" + ` hold always. The others have no effect: reading does not update access times. ` + "`context=…`" + ` is for the kubelet, which adds it on nodes with SELinux where CSIDriver has seLinuxMount: a node has one context for a volume, and refuses another while the volume is mounted.
 
 The file system type (` + "`csi.storage.k8s.io/fstype`" + `) is ` + "`" + fileSystem + "`" + ` or left out; others are refused.
 

@@ -18,19 +18,19 @@ import (
 // does.
 
 // judge says, before anything is made, whether the store has the servers for what is
-// asked for.
-func (c *Controller) judge(ctx context.Context, p storage.Placement) error {
+// asked for, and returns those that there are; none where nothing is asked for.
+func (c *Controller) judge(ctx context.Context, p storage.Placement) (storage.Topology, error) {
 	if p.IsZero() {
-		return nil
+		return nil, nil
 	}
 	if c.placer == nil {
-		return storage.Errorf(storage.Invalid, "%s: content is not placed here; leave it out", p)
+		return nil, storage.Errorf(storage.Invalid, "%s: content is not placed here; leave it out", p)
 	}
 	t, err := c.placer.Topology(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return t.Check(p)
+	return t, t.Check(p)
 }
 
 // admitRule says whether the root that a volume is about to have is free of rules.

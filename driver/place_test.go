@@ -235,6 +235,26 @@ func TestCapacityOfAPlacement(t *testing.T) {
 	}
 }
 
+// TestCapacityOfADiskType: the store as a whole does not tell disks apart, the servers do.
+func TestCapacityOfADiskType(t *testing.T) {
+	s := memory.New()
+	s.SetSpace(storage.Space{Total: 1000, Free: 400})
+	s.SetTopology(storage.Topology{{
+		Name: "a", Rack: "r", DataCenter: "dc", Room: map[string]int64{"hdd": 7, "ssd": 7}, Free: map[string]int64{"hdd": 900, "ssd": 30},
+	}})
+	c := newController(s)
+	for disk, want := range map[string]int64{"ssd": 30, "hdd": 400, "": 400} {
+		params := map[string]string{"disk": disk}
+		if disk == "" {
+			params = nil
+		}
+		resp, err := c.GetCapacity(t.Context(), &csi.GetCapacityRequest{Parameters: params})
+		if err != nil || resp.GetAvailableCapacity() != want {
+			t.Errorf("%q: %v, %v, want %d", disk, resp, err, want)
+		}
+	}
+}
+
 // TestRuleGone: the health of a volume tells that somebody has taken its rule away.
 func TestRuleGone(t *testing.T) {
 	s := memory.New()

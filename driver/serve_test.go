@@ -194,11 +194,12 @@ func TestSecretsAreNeverLogged(t *testing.T) {
 // TestLivenessIsNotReadiness: a process that lives says so to whoever would have it
 // killed, whatever is away.
 func TestLivenessIsNotReadiness(t *testing.T) {
-	for want, ready := range map[healthpb.HealthCheckResponse_ServingStatus]func(context.Context) error{
-		healthpb.HealthCheckResponse_SERVING:     func(context.Context) error { return nil },
-		healthpb.HealthCheckResponse_NOT_SERVING: func(context.Context) error { return storage.Errorf(storage.Unavailable, "no") },
-	} {
-		i := NewIdentity(IdentityOptions{Ready: ready})
+	for _, away := range []error{nil, storage.Errorf(storage.Unavailable, "no")} {
+		want := healthpb.HealthCheckResponse_SERVING
+		if away != nil {
+			want = healthpb.HealthCheckResponse_NOT_SERVING
+		}
+		i := NewIdentity(IdentityOptions{Ready: func(context.Context) error { return away }})
 		resp, err := i.Probe(t.Context(), nil)
 		if err != nil || !resp.GetReady().GetValue() {
 			t.Errorf("probe: %v, %v", resp, err)

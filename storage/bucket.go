@@ -186,6 +186,7 @@ type Records interface {
 // Capacity measures the store.
 type Capacity interface {
 	// Space returns what the whole store can take, and what is left, of content that is
-	// stored as often as p has it: its disks and data centers are not told apart.
+	// stored as often as p has it: its disks and data centers are not told apart, as
+	// Topology.Free does.
 	Space(ctx context.Context, p Placement) (Space, error)
 }

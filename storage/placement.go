@@ -77,6 +77,9 @@ type Server struct {
 	// Room is, for each kind of disk that the server has, how many more of the store's
 	// own volumes fit.
 	Room map[string]int64
+	// Free is how many more bytes those disks take; a kind is missing where that is not
+	// known.
+	Free map[string]int64
 }
 
 // Topology is all servers of a store, as of now.
@@ -143,6 +146,25 @@ func (p Placement) suffixed() string {
 		return ""
 	}
 	return " with room on disks of type " + p.DiskType
+}
+
+// Free is how much more content the servers take that p names by their disks and their
+// data center, each copy counted; ok is false when one of them does not tell. How often
+// content is stored is not known where p leaves it to the store: then it is counted once.
+func (t Topology) Free(p Placement) (bytes int64, ok bool) {
+	kind := cmp.Or(p.DiskType, DefaultDisk)
+	for _, s := range t {
+		elsewhere := p.DataCenter != "" && s.DataCenter != p.DataCenter && (p.Replication == "" || p.Replication[0] == '0')
+		if _, has := s.Room[kind]; !has || elsewhere {
+			continue
+		}
+		free, known := s.Free[kind]
+		if !known {
+			return 0, false
+		}
+		bytes, ok = bytes+free, true
+	}
+	return bytes / max(int64(p.Copies()), 1), ok
 }
 
 // room is how many servers could take content, by data center and rack.

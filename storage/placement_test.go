@@ -91,3 +91,34 @@ func TestCopies(t *testing.T) {
 		}
 	}
 }
+
+// TestTopologyFree: what a StorageClass's disks take, which the store as a whole does
+// not tell.
+func TestTopologyFree(t *testing.T) {
+	have := servers("a@r1@dc1", "b@r2@dc1", "c@r1@dc2:hdd,ssd", "d@r1@dc2:ssd")
+	for i := range have {
+		have[i].Free = map[string]int64{}
+		for kind := range have[i].Room {
+			have[i].Free[kind] = 100
+		}
+	}
+	have[0].Free["hdd"] = 40
+	for p, want := range map[Placement]int64{
+		{}:                                      240,
+		{DiskType: "ssd"}:                       200,
+		{DataCenter: "dc1"}:                     140,
+		{Replication: "001"}:                    120,
+		{DiskType: "ssd", Replication: "001"}:   100,
+		{DataCenter: "dc1", Replication: "100"}: 120,
+	} {
+		if got, known := have.Free(p); !known || got != want {
+			t.Errorf("%v: %d, %v; want %d", p, got, known, want)
+		}
+	}
+	delete(have[3].Free, "ssd")
+	for _, p := range []Placement{{DiskType: "ssd"}, {DiskType: "nvme"}, {DataCenter: "dc3"}} {
+		if got, known := have.Free(p); known {
+			t.Errorf("%v: %d, though a server does not tell", p, got)
+		}
+	}
+}

@@ -260,6 +260,12 @@ func TestPlacementJudgedAsWeedDoes(t *testing.T) {
 	if err != nil || len(topology) != 5 {
 		t.Fatalf("%+v, %v", topology, err)
 	}
+	// All five are on this machine's one disk, and each tells of all of it.
+	ssd, known := topology.Free(storage.Placement{DiskType: "ssd"})
+	hdd, alsoKnown := topology.Free(storage.Placement{DiskType: "hdd"})
+	if once, all := ssd-ssd/20, ssd+ssd/20; !known || !alsoKnown || ssd <= 0 || hdd < 4*once || hdd > 4*all {
+		t.Errorf("free: %d bytes of ssd, %d of hdd on four servers", ssd, hdd)
+	}
 	at := func(servers ...int) (list []string) {
 		for _, i := range servers {
 			list = append(list, of.Endpoints().VolumeHTTP[i])

@@ -68,21 +68,26 @@ func (c *Client) topologyOf(ctx context.Context, master string) (t storage.Topol
 	for _, center := range r.GetTopologyInfo().GetDataCenterInfos() {
 		for _, rack := range center.GetRackInfos() {
 			for _, node := range rack.GetDataNodeInfos() {
-				t = append(t, serverOf(center.GetId(), rack.GetId(), node))
+				t = append(t, serverOf(center.GetId(), rack.GetId(), node, int64(r.GetVolumeSizeLimitMb())<<20))
 			}
 		}
 	}
 	return t, nil
 }
 
-func serverOf(center, rack string, node *masterpb.DataNodeInfo) storage.Server {
-	s := storage.Server{Name: node.GetId(), Rack: rack, DataCenter: center, Room: map[string]int64{}}
+// serverOf has a server's free bytes as far as its slots for volumes, of sizeLimit bytes
+// each, let it use them.
+func serverOf(center, rack string, node *masterpb.DataNodeInfo, sizeLimit int64) storage.Server {
+	s := storage.Server{Name: node.GetId(), Rack: rack, DataCenter: center, Room: map[string]int64{}, Free: map[string]int64{}}
 	for kind, disk := range node.GetDiskInfos() {
 		if kind == "" {
 			kind = storage.DefaultDisk
 		}
 		if disk.GetMaxVolumeCount() > 0 { // 0: somebody has asked for such a disk, and it has none
 			s.Room[kind] = disk.GetFreeVolumeCount()
+			if disk.GetDiskTotalBytes() > 0 && sizeLimit > 0 {
+				s.Free[kind] = min(int64(disk.GetDiskFreeBytes()), max(disk.GetFreeVolumeCount(), 0)*sizeLimit)
+			}
 		}
 	}
 	return s

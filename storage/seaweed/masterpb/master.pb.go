@@ -70,10 +70,11 @@ func (x *VolumeListRequest) GetCollection() string {
 }
 
 type VolumeListResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TopologyInfo  *TopologyInfo          `protobuf:"bytes,1,opt,name=topology_info,json=topologyInfo,proto3" json:"topology_info,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	TopologyInfo      *TopologyInfo          `protobuf:"bytes,1,opt,name=topology_info,json=topologyInfo,proto3" json:"topology_info,omitempty"`
+	VolumeSizeLimitMb uint64                 `protobuf:"varint,2,opt,name=volume_size_limit_mb,json=volumeSizeLimitMb,proto3" json:"volume_size_limit_mb,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *VolumeListResponse) Reset() {
@@ -111,6 +112,13 @@ func (x *VolumeListResponse) GetTopologyInfo() *TopologyInfo {
 		return x.TopologyInfo
 	}
 	return nil
+}
+
+func (x *VolumeListResponse) GetVolumeSizeLimitMb() uint64 {
+	if x != nil {
+		return x.VolumeSizeLimitMb
+	}
+	return 0
 }
 
 type TopologyInfo struct {
@@ -318,8 +326,11 @@ type DiskInfo struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	MaxVolumeCount  int64                  `protobuf:"varint,3,opt,name=max_volume_count,json=maxVolumeCount,proto3" json:"max_volume_count,omitempty"`
 	FreeVolumeCount int64                  `protobuf:"varint,4,opt,name=free_volume_count,json=freeVolumeCount,proto3" json:"free_volume_count,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Of the disks themselves; 0 from older servers, which do not tell.
+	DiskTotalBytes uint64 `protobuf:"varint,12,opt,name=disk_total_bytes,json=diskTotalBytes,proto3" json:"disk_total_bytes,omitempty"`
+	DiskFreeBytes  uint64 `protobuf:"varint,13,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DiskInfo) Reset() {
@@ -366,6 +377,20 @@ func (x *DiskInfo) GetFreeVolumeCount() int64 {
 	return 0
 }
 
+func (x *DiskInfo) GetDiskTotalBytes() uint64 {
+	if x != nil {
+		return x.DiskTotalBytes
+	}
+	return 0
+}
+
+func (x *DiskInfo) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
 var File_masterpb_master_proto protoreflect.FileDescriptor
 
 const file_masterpb_master_proto_rawDesc = "" +
@@ -374,9 +399,10 @@ const file_masterpb_master_proto_rawDesc = "" +
 	"\x11VolumeListRequest\x12\x1e\n" +
 	"\n" +
 	"collection\x18\x01 \x01(\tR\n" +
-	"collection\"R\n" +
+	"collection\"\x83\x01\n" +
 	"\x12VolumeListResponse\x12<\n" +
-	"\rtopology_info\x18\x01 \x01(\v2\x17.master_pb.TopologyInfoR\ftopologyInfo\"U\n" +
+	"\rtopology_info\x18\x01 \x01(\v2\x17.master_pb.TopologyInfoR\ftopologyInfo\x12/\n" +
+	"\x14volume_size_limit_mb\x18\x02 \x01(\x04R\x11volumeSizeLimitMb\"U\n" +
 	"\fTopologyInfo\x12E\n" +
 	"\x11data_center_infos\x18\x02 \x03(\v2\x19.master_pb.DataCenterInfoR\x0fdataCenterInfos\"T\n" +
 	"\x0eDataCenterInfo\x12\x0e\n" +
@@ -391,10 +417,12 @@ const file_masterpb_master_proto_rawDesc = "" +
 	"\tdiskInfos\x18\x02 \x03(\v2&.master_pb.DataNodeInfo.DiskInfosEntryR\tdiskInfos\x1aQ\n" +
 	"\x0eDiskInfosEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12)\n" +
-	"\x05value\x18\x02 \x01(\v2\x13.master_pb.DiskInfoR\x05value:\x028\x01\"`\n" +
+	"\x05value\x18\x02 \x01(\v2\x13.master_pb.DiskInfoR\x05value:\x028\x01\"\xb2\x01\n" +
 	"\bDiskInfo\x12(\n" +
 	"\x10max_volume_count\x18\x03 \x01(\x03R\x0emaxVolumeCount\x12*\n" +
-	"\x11free_volume_count\x18\x04 \x01(\x03R\x0ffreeVolumeCount2T\n" +
+	"\x11free_volume_count\x18\x04 \x01(\x03R\x0ffreeVolumeCount\x12(\n" +
+	"\x10disk_total_bytes\x18\f \x01(\x04R\x0ediskTotalBytes\x12&\n" +
+	"\x0fdisk_free_bytes\x18\r \x01(\x04R\rdiskFreeBytes2T\n" +
 	"\aSeaweed\x12I\n" +
 	"\n" +
 	"VolumeList\x12\x1c.master_pb.VolumeListRequest\x1a\x1d.master_pb.VolumeListResponseB;Z9github.com/holdfast-csi/holdfast/storage/seaweed/masterpbb\x06proto3"
