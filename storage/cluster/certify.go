@@ -4,10 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage/cluster/pki"
@@ -35,19 +33,24 @@ func (o Options) weedLeaves() []pki.Leaf {
 	weed := (*pki.Owner)(o.User)
 	addresses := []string{"localhost", o.IP}
 	var leaves []pki.Leaf
-	for _, name := range []string{masterName, volumeRole, filerName, s3Name} {
-		leaves = append(leaves, pki.Leaf{Name: name, Server: true, Client: true, Addresses: addresses, Owner: weed})
+	for _, name := range []string{masterName, volumeRole, filerName, s3Name, gatewayName} {
+		leaves = append(leaves, weedLeaf(name, addresses, weed))
 	}
-	return append(leaves,
-		pki.Leaf{Name: gatewayName, Server: true, Addresses: addresses, Owner: weed},
-		pki.Leaf{Name: AdminName, Client: true},
-	)
+	return append(leaves, pki.Leaf{Name: AdminName, Client: true})
 }
+
+// weedLeaf is the certificate of one of weed's roles, or the one that the gateway shows.
+func weedLeaf(name string, addresses []string, owner *pki.Owner) pki.Leaf {
+	return pki.Leaf{Name: name, Server: true, Client: name != gatewayName, Addresses: addresses, Owner: owner}
+}
+
+// clientLeaf is the certificate of one of our own processes.
+func clientLeaf(c Client) pki.Leaf { return pki.Leaf{Name: c.Name, Client: true, Owner: c.Owner} }
 
 func (o Options) leaves() []pki.Leaf {
 	leaves := o.weedLeaves()
 	for _, c := range o.Clients {
-		leaves = append(leaves, pki.Leaf{Name: c.Name, Client: true, Owner: c.Owner})
+		leaves = append(leaves, clientLeaf(c))
 	}
 	return leaves
 }
@@ -125,67 +128,14 @@ func (c *Cluster) renew(ctx context.Context) {
 
 // allowed are the names that each of weed's gRPC services lets in: who has
 // business there.
-func (o Options) allowed() map[string][]string {
+func allowed(more []Client) map[string][]string {
 	weed := []string{masterName, volumeRole, filerName, s3Name, AdminName}
 	clients, master := slices.Clone(weed), slices.Clone(weed)
-	for _, c := range o.Clients {
+	for _, c := range more {
 		clients = append(clients, c.Name)
 		if c.Master {
 			master = append(master, c.Name)
 		}
 	}
 	return map[string][]string{masterName: master, volumeRole: clients, filerName: clients, s3Name: weed}
-}
-
-// securityName is weed's configuration of TLS and tokens, in the folder conf.
-const securityName = "security.toml"
-
-// tokenLife outlives a write: a call of ours ends after half of it, and a write
-// begins with an assignment that is at most seconds old.
-const tokenLife = time.Minute
-
-// security is the content of security.toml. The token keys are made anew for each
-// life of the cluster, since all who need one read this file at its start.
-//
-// Reads from volume servers need no token: each would need a call to the master
-// that takes as long as the read of a small chunk, and whoever has the certificate
-// that the volume servers ask for is let into the filer as well, where tokens come
-// from.
-func (o Options) security() []byte {
-	if o.PKI == "" {
-		return []byte(none)
-	}
-	var b strings.Builder
-	section := func(name string, pairs ...string) {
-		fmt.Fprintf(&b, "[%s]\n", name)
-		for i := 0; i < len(pairs); i += 2 {
-			fmt.Fprintf(&b, "%s = %s\n", pairs[i], pairs[i+1])
-		}
-	}
-	text := func(s string) string { return fmt.Sprintf("%q", s) }
-	for _, name := range []string{"jwt.signing", "jwt.filer_signing", "jwt.filer_signing.read"} {
-		section(name, "key", text(newToken()), "expires_after_seconds", fmt.Sprint(int(tokenLife.Seconds())))
-	}
-	files := func(name string) []string {
-		f := pki.FilesIn(o.PKI, name)
-		return []string{"cert", text(f.Cert), "key", text(f.Cert)}
-	}
-	ca := []string{"ca", text(pki.FilesIn(o.PKI, AdminName).CA)}
-	section("grpc", ca...)
-	allowed := o.allowed()
-	for _, name := range []string{masterName, volumeRole, filerName, s3Name} {
-		var names []string
-		for _, a := range allowed[name] {
-			names = append(names, pki.CommonName(a))
-		}
-		section("grpc."+name, append(files(name), "allowed_commonNames", text(strings.Join(names, ",")))...)
-	}
-	// The gateway's calls of the filer, and what any of the processes asks of a
-	// volume server over HTTP.
-	section("grpc.client", files(s3Name)...)
-	section("https.client", append(append(files(s3Name), ca...), "enabled", "true")...)
-	for _, name := range []string{masterName, volumeRole, filerName} {
-		section("https."+name, append(files(name), ca...)...)
-	}
-	return []byte(b.String())
 }

@@ -1,17 +1,9 @@
 package pki
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"time"
@@ -36,11 +28,10 @@ const (
 	caKeyName  = "ca.key"
 )
 
-// Authority signs the certificates of one cluster.
+// Authority signs the certificates of one cluster, and keeps them in a folder.
 type Authority struct {
-	dir  string
-	cert *x509.Certificate
-	key  crypto.Signer
+	*Signer
+	dir string
 }
 
 // Open loads the authority in dir, or makes the folder and a new authority where
@@ -51,22 +42,25 @@ func Open(dir string, now time.Time) (*Authority, error) {
 		return nil, err
 	}
 	a := &Authority{dir: dir}
-	pair, err := readPair(a.path(caKeyName))
+	text, err := os.ReadFile(a.path(caKeyName))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		err = a.make(now)
-	case err != nil:
-		err = storage.Errorf(storage.Corrupt, "certificate authority: %w; move %s away, and the next start makes a new one", err, dir)
-	case !pair.cert.IsCA || now.Before(pair.cert.NotBefore) || now.Add(authorityRest).After(pair.cert.NotAfter):
-		err = a.make(now)
+	case err == nil:
+		if a.Signer, err = ParseSigner(text); err != nil {
+			return nil, storage.Errorf(storage.Corrupt, "certificate authority: %s: %w; move %s away, and the next start makes a new one", a.path(caKeyName), err, dir)
+		}
+		if a.Ends(now) {
+			err = a.make(now)
+		}
 	default:
-		a.cert, a.key = pair.cert, pair.key
+		err = storage.Errorf(storage.Corrupt, "certificate authority: %w; move %s away, and the next start makes a new one", err, dir)
 	}
 	if err != nil {
 		return nil, err
 	}
 	// It is derived from the other file: a crash between the two leaves the old one.
-	want := encodeCert(a.cert)
+	want := a.CertPEM()
 	if have, err := os.ReadFile(a.CA()); err == nil && string(have) == string(want) {
 		return a, nil
 	}
@@ -90,57 +84,17 @@ func FilesIn(dir, name string) Files {
 func (a *Authority) path(name string) string { return filepath.Join(a.dir, name) }
 
 func (a *Authority) make(now time.Time) error {
-	key, err := newKey()
+	signer, err := NewSigner(now)
 	if err != nil {
 		return err
 	}
-	id := make([]byte, 4)
-	rand.Read(id)
-	template := &x509.Certificate{
-		SerialNumber:          serial(),
-		Subject:               pkix.Name{CommonName: "Holdfast CA " + hex.EncodeToString(id)},
-		NotBefore:             now.Add(-clockSkew),
-		NotAfter:              now.Add(authorityLife),
-		KeyUsage:              x509.KeyUsageCertSign,
-		BasicConstraintsValid: true,
-		IsCA:                  true,
-		MaxPathLenZero:        true,
-	}
-	cert, err := sign(template, template, key, key)
-	if err != nil {
-		return fmt.Errorf("make a certificate authority: %w", err)
-	}
-	b, err := encodePair(pair{cert, key})
+	b, err := signer.PEM()
 	if err == nil {
 		err = wholefile.Write(a.path(caKeyName), b, 0o600, nil)
 	}
 	if err != nil {
 		return fmt.Errorf("make a certificate authority: %w", err)
 	}
-	a.cert, a.key = cert, key
+	a.Signer = signer
 	return nil
-}
-
-// newKey is of the curve that all of TLS can do, and the fastest there.
-func newKey() (crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, fmt.Errorf("make a key: %w", err)
-	}
-	return key, nil
-}
-
-func serial() *big.Int {
-	b := make([]byte, 16)
-	rand.Read(b)
-	b[0] &= 0x7f // it must be positive
-	return new(big.Int).SetBytes(b)
-}
-
-func sign(template, parent *x509.Certificate, of, by crypto.Signer) (*x509.Certificate, error) {
-	raw, err := x509.CreateCertificate(rand.Reader, template, parent, of.Public(), by)
-	if err != nil {
-		return nil, err
-	}
-	return x509.ParseCertificate(raw)
 }

@@ -25,13 +25,21 @@ func readPair(path string) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
-	c, err := tls.X509KeyPair(b, b)
+	p, err := parseKeyPair(b)
 	if err != nil {
 		return pair{}, storage.Errorf(storage.Corrupt, "%s: %w", path, err)
 	}
+	return p, nil
+}
+
+func parseKeyPair(text []byte) (pair, error) {
+	c, err := tls.X509KeyPair(text, text)
+	if err != nil {
+		return pair{}, err
+	}
 	key, ok := c.PrivateKey.(crypto.Signer)
 	if !ok {
-		return pair{}, storage.Errorf(storage.Corrupt, "%s: a key that cannot sign", path)
+		return pair{}, errors.New("a key that cannot sign")
 	}
 	return pair{c.Leaf, key}, nil
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 
@@ -71,36 +70,16 @@ func (a *Authority) good(l Leaf, now time.Time) bool {
 	if st, ok := info.Sys().(*syscall.Stat_t); !ok || l.Owner != nil && (st.Uid != l.Owner.UID || st.Gid != l.Owner.GID) {
 		return false
 	}
-	have, err := readPair(path)
-	if err != nil || have.cert.CheckSignatureFrom(a.cert) != nil {
-		return false
-	}
-	want := l.template(now)
-	dns, ips := have.cert.DNSNames, have.cert.IPAddresses
-	return !now.Before(have.cert.NotBefore) && now.Add(leafRest).Before(have.cert.NotAfter) &&
-		have.cert.Subject.CommonName == want.Subject.CommonName &&
-		slices.Equal(have.cert.ExtKeyUsage, want.ExtKeyUsage) && slices.Equal(dns, want.DNSNames) &&
-		slices.EqualFunc(ips, want.IPAddresses, net.IP.Equal)
+	text, err := os.ReadFile(path)
+	return err == nil && a.Good(l, text, now)
 }
 
 func (a *Authority) sign(l Leaf, now time.Time) error {
-	key, err := newKey()
+	text, err := a.Sign(l, now)
 	if err != nil {
 		return err
 	}
-	template := l.template(now)
-	if template.NotAfter.After(a.cert.NotAfter) {
-		template.NotAfter = a.cert.NotAfter
-	}
-	cert, err := sign(template, a.cert, key, a.key)
-	if err != nil {
-		return err
-	}
-	b, err := encodePair(pair{cert, key})
-	if err != nil {
-		return err
-	}
-	return wholefile.Write(a.Files(l.Name).Cert, b, 0o600, l.Owner)
+	return wholefile.Write(a.Files(l.Name).Cert, text, 0o600, l.Owner)
 }
 
 func (l Leaf) template(now time.Time) *x509.Certificate {

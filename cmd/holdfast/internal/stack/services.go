@@ -66,16 +66,25 @@ func services(o Options, program string, c *cluster.Cluster, nodeID string) []su
 	return []supervise.Spec{controller, node}
 }
 
-// clients are those of us who speak to the cluster, each with a certificate that
-// it alone can read.
+// Clients are those of us who speak to the cluster, here and in Kubernetes.
+func Clients() []cluster.Client {
+	return []cluster.Client{
+		{Name: controllerName, Master: true}, // it asks which volume servers there are
+		{Name: nodeName},
+		{Name: mounterName},
+	}
+}
+
+// clients are they, each with a certificate that it alone can read.
 func (o Options) clients() []cluster.Client {
 	a := o.accounts()
-	owner := func(a state.Account) *pki.Owner { return &pki.Owner{UID: uint32(a.UID), GID: uint32(a.GID)} }
-	return []cluster.Client{
-		{Name: controllerName, Owner: owner(a.Services), Master: true}, // it asks which volume servers there are
-		{Name: nodeName, Owner: owner(a.Node)},
-		{Name: mounterName, Owner: owner(a.Mounter)},
+	owners := map[string]state.Account{controllerName: a.Services, nodeName: a.Node, mounterName: a.Mounter}
+	all := Clients()
+	for i := range all {
+		owner := owners[all[i].Name]
+		all[i].Owner = &pki.Owner{UID: uint32(owner.UID), GID: uint32(owner.GID)}
 	}
+	return all
 }
 
 // certificate is the flags that lead a client to its certificate.

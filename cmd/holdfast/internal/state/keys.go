@@ -1,7 +1,6 @@
 package state
 
 import (
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"os"
 
 	"github.com/holdfast-csi/holdfast/storage"
+	"github.com/holdfast-csi/holdfast/storage/cluster"
 )
 
 // AdminUser is the name of the administrator's S3 user.
@@ -19,7 +19,7 @@ const AdminUser = "holdfast-admin"
 func (d Dir) LoadKeys(a Accounts) (storage.Keys, error) {
 	keys, err := ReadKeys(d.AdminKeys())
 	if errors.Is(err, fs.ErrNotExist) {
-		keys = storage.Keys{Access: rand.Text()[:20], Secret: rand.Text() + rand.Text()}
+		keys = cluster.NewAdminKeys()
 		err = WriteJSON(d.AdminKeys(), keys, 0o600)
 	}
 	if err != nil {
