@@ -65,6 +65,9 @@ func newRoot(a *app) *cobra.Command {
 		newController(a),
 		newNode(a),
 		newStatfs(a),
+		newIssuer(a),
+		newFolder(a),
+		newUntaint(a),
 	)
 	return root
 }
