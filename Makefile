@@ -33,6 +33,8 @@ PROTOC_GEN_GO_GRPC_VERSION := v1.6.2
 GOLANGCI_LINT      := bin/tools/golangci-lint-$(GOLANGCI_LINT_VERSION)
 PROTOC_GEN_GO      := bin/tools/protoc-gen-go-$(PROTOC_GEN_GO_VERSION)
 PROTOC_GEN_GO_GRPC := bin/tools/protoc-gen-go-grpc-$(PROTOC_GEN_GO_GRPC_VERSION)
+# Pinned by deploy/helm/go.mod, whose tests use the same as a library.
+HELM := bin/tools/helm
 
 .PHONY: help
 help: ## Say what there is to do
@@ -63,7 +65,7 @@ down: $(if $(wildcard bin/holdfast),,build) ## Stop everything that up started; 
 test: preflight ## Run every test: packages with the race detector, the binaries from outside, the image
 	@deploy/dev/prepare.sh run load race image
 	$(GO) test -race -tags invariants -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) $$($(GO) list ./... | grep -v /csi-sanity)
-	@$(MAKE) sanity image-test
+	@$(MAKE) chart sanity image-test
 
 .PHONY: sanity
 sanity: build ## Run the black-box tests of csi-sanity against bin/
@@ -108,6 +110,21 @@ image-test: preflight ## Build the Dockerfile for amd64 and arm64 without a regi
 	@deploy/dev/prepare.sh image
 	$(GO) mod download
 	$(GO) test -count=1 -timeout $(TEST_TIMEOUT) -tags image ./deploy/image
+
+.PHONY: chart
+chart: preflight ## Check the Helm chart: lint, what it renders, what it refuses, what it promises
+	cd deploy/helm && $(GO) vet . && $(GO) test -count=1 -timeout 10m .
+
+.PHONY: manifests
+manifests: preflight ## Write deploy/manifests and the chart's golden files anew, after a change of the chart
+	cd deploy/helm && $(GO) test -count=1 -timeout 10m . -update
+
+.PHONY: helm
+helm: $(HELM) ## Build bin/tools/helm, the Helm that the chart is tested with (some minutes, once)
+
+$(HELM): deploy/helm/go.mod | preflight
+	@mkdir -p bin/tools
+	cd deploy/helm && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o ../../$@ helm.sh/helm/v4/cmd/helm
 
 .PHONY: lint
 lint: preflight $(GOLANGCI_LINT) ## Check style, mistakes and the layers (.golangci.yml says why)
