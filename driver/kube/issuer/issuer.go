@@ -193,9 +193,9 @@ func (i *Issuer) Pass(ctx context.Context) error {
 	}
 	var first error
 	for at, part := range names {
-		// They are made in this order, so whoever misses one and has a later one has
-		// lost it; of a new installation nothing is lost.
-		lived := slices.ContainsFunc(names[at+1:], func(later string) bool { return there[later] != nil })
+		// They are made in this order, so whoever misses one and has made a later one
+		// has lost it; of a new installation nothing is lost.
+		lived := slices.ContainsFunc(names[at+1:], func(later string) bool { return ours(there[later], later) })
 		s, data, err := i.settle(ctx, part, there[part], all, lived)
 		if ctx.Err() != nil {
 			return fmt.Errorf("Secret %s: %w", i.name(part), ctx.Err())
@@ -271,7 +271,7 @@ func (i *Issuer) write(ctx context.Context, part string, s *corev1.Secret, want 
 		return made, nil
 	}
 	same := maps.EqualFunc(s.Data, want, bytes.Equal)
-	if s.Labels[managedByLabel] != managedBy || s.Labels[partLabel] != part {
+	if !ours(s, part) {
 		if same {
 			return s, nil // somebody brought one that is good
 		}
@@ -290,6 +290,11 @@ func (i *Issuer) write(ctx context.Context, part string, s *corev1.Secret, want 
 	}
 	i.log.Info("Secret changed", "secret", s.Name)
 	return changed, nil
+}
+
+// ours reports whether a Secret, which may be nil, is one that this package has made.
+func ours(s *corev1.Secret, part string) bool {
+	return s != nil && s.Labels[managedByLabel] == managedBy && s.Labels[partLabel] == part
 }
 
 func sameOwner(a, b metav1.OwnerReference) bool { return a.UID == b.UID }
