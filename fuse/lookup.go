@@ -108,6 +108,21 @@ func (fs *FS) GetAttr(cancel <-chan struct{}, in *gofuse.GetAttrIn, out *gofuse.
 	return gofuse.OK
 }
 
+// AttrNow implements session.Prompter: what is known and fresh is said at once.
+func (fs *FS) AttrNow(id uint64, out *gofuse.AttrOut) bool {
+	n := fs.table.get(id)
+	if n == nil || !n.loaded.Load() || fs.opts.Fence.Lost() != nil {
+		return false
+	}
+	ttl := fs.ttl()
+	if !n.fresh(ttl) {
+		return false
+	}
+	fs.attr(n, &out.Attr)
+	out.SetTimeout(ttl)
+	return true
+}
+
 // refresh learns the entry of a node again when what is known is too old, or in
 // any case when always is set. A file that is open and has lost its name, or
 // whose name now stands for another file, is shown as it was.

@@ -41,7 +41,8 @@ type Files interface {
 	// Remove removes the name p of e: NotFound when there is no such name, Changed
 	// when its entry is not as e.Origin remembers it, NotEmpty for a directory with
 	// entries. The chunks of a last name are freed, unless orphan says where they
-	// are held.
+	// are held. Without an orphan a file may go whose content is as e.Origin
+	// remembers it, whatever else of its entry has changed.
 	Remove(ctx context.Context, p Path, e Entry, orphan *Orphan) error
 
 	// A hard link is made in two steps, so that whoever finds it half done can

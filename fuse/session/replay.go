@@ -22,6 +22,7 @@ const (
 
 	opcodeAt = 4
 	uniqueAt = 8
+	nodeIDAt = 16
 
 	initInFlags  = inHeaderSize + 12
 	initInFlags2 = inHeaderSize + 16

@@ -60,10 +60,12 @@ type Session struct {
 	server *fuse.ProtocolServer
 	// interrupter is raw, if it wants to hear of interrupts.
 	interrupter Interrupter
-	log         *slog.Logger
-	slots       *Slots
-	replayed    func(opcode uint32)
-	fault       func(point string, opcode uint32) // of tests
+	// prompter is raw, if it can answer in the reader.
+	prompter Prompter
+	log      *slog.Logger
+	slots    *Slots
+	replayed func(opcode uint32)
+	fault    func(point string, opcode uint32) // of tests
 
 	// Fixed after New.
 	fd        int
@@ -77,6 +79,7 @@ type Session struct {
 	resend    bool
 
 	spare   slot          // the reader's: what it reads into
+	attr    attrAnswer    // and answers with
 	share   chan struct{} // one token for each large buffer that handlers hold
 	answers chan struct{} // one token for each large answer that they make
 	heap    *heap
@@ -111,6 +114,7 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 	}
 	s.hands = newHands(s.running)
 	s.interrupter, _ = raw.(Interrupter)
+	s.prompter, _ = raw.(Prompter)
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

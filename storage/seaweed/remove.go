@@ -24,7 +24,7 @@ func (b *bucket) Remove(ctx context.Context, p storage.Path, e storage.Entry, or
 	dir, name := b.locate(p)
 	mutations := b.unname(dir, name, o.entry, orphan)
 	err := b.call(ctx, func(ctx context.Context, attempt int) error {
-		err := b.transact(ctx, path.Join(dir, name), unchanged(o.entry, name), mutations...)
+		err := b.transact(ctx, path.Join(dir, name), standing(o.entry, name, orphan), mutations...)
 		if !storage.Is(err, storage.Changed) {
 			return err
 		}

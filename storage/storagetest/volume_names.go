@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"crypto/md5" //nolint:gosec // S3's sum
 	"fmt"
 	"slices"
 	"testing"
@@ -206,6 +207,7 @@ func testRemoveOnCondition(t *testing.T, a, b storage.Volume) {
 	if got := read(t, a, lookup(t, a, "f")); got != "theirs" {
 		t.Errorf("read %q", got)
 	}
+	removeSmallOnCondition(t, a, b)
 	// A directory goes by its own entry, not by what is in it.
 	d := create(t, a, "d", newDir())
 	write(t, b, "d/f", "x")
@@ -225,6 +227,39 @@ func testRemoveOnCondition(t *testing.T, a, b storage.Volume) {
 	if g := lookup(t, b, "g"); g.Links != 1 || read(t, b, g) != "linked" {
 		t.Errorf("the name that stays: %+v", g)
 	}
+}
+
+// removeSmallOnCondition: a file whose content stands in its entry goes by that
+// content, but where it is held for those who have it open.
+func removeSmallOnCondition(t *testing.T, a, b storage.Volume) {
+	t.Helper()
+	small := func(content string) storage.Entry {
+		e := newFile(int64(len(content)))
+		sum := md5.Sum([]byte(content)) //nolint:gosec // S3's sum, not a secret
+		e.Inline, e.MD5 = []byte(content), sum[:]
+		return e
+	}
+	was := create(t, a, "small", small("ours"))
+	remove(t, b, "small")
+	create(t, b, "small", small("theirs"))
+	want(t, "remove a small file that was replaced", a.Files.Remove(t.Context(), "small", was, nil), storage.Changed)
+	was = lookup(t, a, "small")
+	now := was
+	now.Mode = 0o600
+	if _, err := b.Files.Update(t.Context(), "small", now); err != nil {
+		t.Fatal(err)
+	}
+	held := storage.Orphan{Holder: "h", ID: was.Inode}
+	want(t, "hold a small file that has changed", a.Files.Remove(t.Context(), "small", was, &held), storage.Changed)
+	remove(t, b, "small")
+	create(t, b, "small", newDir())
+	want(t, "remove a small file that is a directory by now", a.Files.Remove(t.Context(), "small", was, nil), storage.Changed)
+	remove(t, b, "small")
+	was = create(t, a, "small", small("gone"))
+	if err := a.Files.Remove(t.Context(), "small", was, nil); err != nil {
+		t.Errorf("remove a small file: %v", err)
+	}
+	want(t, "remove it again", a.Files.Remove(t.Context(), "small", was, nil), storage.NotFound)
 }
 
 func testRenameOnCondition(t *testing.T, a, b storage.Volume) {

@@ -90,10 +90,12 @@ func (FilerError) EnumDescriptor() ([]byte, []int) {
 type WriteCondition_Kind int32
 
 const (
-	WriteCondition_NONE           WriteCondition_Kind = 0
-	WriteCondition_IF_NOT_EXISTS  WriteCondition_Kind = 1
-	WriteCondition_IF_EXISTS      WriteCondition_Kind = 2
-	WriteCondition_IF_ENTRY_EQUAL WriteCondition_Kind = 10
+	WriteCondition_NONE                WriteCondition_Kind = 0
+	WriteCondition_IF_NOT_EXISTS       WriteCondition_Kind = 1
+	WriteCondition_IF_EXISTS           WriteCondition_Kind = 2
+	WriteCondition_IF_ETAG_MATCH       WriteCondition_Kind = 3
+	WriteCondition_IF_UNMODIFIED_SINCE WriteCondition_Kind = 5
+	WriteCondition_IF_ENTRY_EQUAL      WriteCondition_Kind = 10
 )
 
 // Enum value maps for WriteCondition_Kind.
@@ -102,13 +104,17 @@ var (
 		0:  "NONE",
 		1:  "IF_NOT_EXISTS",
 		2:  "IF_EXISTS",
+		3:  "IF_ETAG_MATCH",
+		5:  "IF_UNMODIFIED_SINCE",
 		10: "IF_ENTRY_EQUAL",
 	}
 	WriteCondition_Kind_value = map[string]int32{
-		"NONE":           0,
-		"IF_NOT_EXISTS":  1,
-		"IF_EXISTS":      2,
-		"IF_ENTRY_EQUAL": 10,
+		"NONE":                0,
+		"IF_NOT_EXISTS":       1,
+		"IF_EXISTS":           2,
+		"IF_ETAG_MATCH":       3,
+		"IF_UNMODIFIED_SINCE": 5,
+		"IF_ENTRY_EQUAL":      10,
 	}
 )
 
@@ -2463,9 +2469,14 @@ func (x *SubscribeMetadataResponse) GetFlushedTsNs() int64 {
 }
 
 type WriteCondition_Clause struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          WriteCondition_Kind    `protobuf:"varint,1,opt,name=kind,proto3,enum=filer_pb.WriteCondition_Kind" json:"kind,omitempty"`
-	ExpectedEntry *Entry                 `protobuf:"bytes,10,opt,name=expected_entry,json=expectedEntry,proto3" json:"expected_entry,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Kind  WriteCondition_Kind    `protobuf:"varint,1,opt,name=kind,proto3,enum=filer_pb.WriteCondition_Kind" json:"kind,omitempty"`
+	// For IF_ETAG_MATCH; one of them has to be the entry's.
+	Etags []string `protobuf:"bytes,2,rep,name=etags,proto3" json:"etags,omitempty"`
+	// For IF_UNMODIFIED_SINCE, in seconds since 1970.
+	UnixTime int64 `protobuf:"varint,3,opt,name=unix_time,json=unixTime,proto3" json:"unix_time,omitempty"`
+	// For IF_ENTRY_EQUAL.
+	ExpectedEntry *Entry `protobuf:"bytes,10,opt,name=expected_entry,json=expectedEntry,proto3" json:"expected_entry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2505,6 +2516,20 @@ func (x *WriteCondition_Clause) GetKind() WriteCondition_Kind {
 		return x.Kind
 	}
 	return WriteCondition_NONE
+}
+
+func (x *WriteCondition_Clause) GetEtags() []string {
+	if x != nil {
+		return x.Etags
+	}
+	return nil
+}
+
+func (x *WriteCondition_Clause) GetUnixTime() int64 {
+	if x != nil {
+		return x.UnixTime
+	}
+	return 0
 }
 
 func (x *WriteCondition_Clause) GetExpectedEntry() *Entry {
@@ -2584,17 +2609,21 @@ const file_filerpb_filer_proto_rawDesc = "" +
 	"\bctime_ns\x18\x14 \x01(\x05R\actimeNs\x12\x1b\n" +
 	"\tcrtime_ns\x18\x15 \x01(\x05R\bcrtimeNs\x12\x14\n" +
 	"\x05atime\x18\x16 \x01(\x03R\x05atime\x12\x19\n" +
-	"\batime_ns\x18\x17 \x01(\x05R\aatimeNs\"\x88\x02\n" +
+	"\batime_ns\x18\x17 \x01(\x05R\aatimeNs\"\xe8\x02\n" +
 	"\x0eWriteCondition\x129\n" +
-	"\aclauses\x18\x01 \x03(\v2\x1f.filer_pb.WriteCondition.ClauseR\aclauses\x1as\n" +
+	"\aclauses\x18\x01 \x03(\v2\x1f.filer_pb.WriteCondition.ClauseR\aclauses\x1a\xa6\x01\n" +
 	"\x06Clause\x121\n" +
-	"\x04kind\x18\x01 \x01(\x0e2\x1d.filer_pb.WriteCondition.KindR\x04kind\x126\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1d.filer_pb.WriteCondition.KindR\x04kind\x12\x14\n" +
+	"\x05etags\x18\x02 \x03(\tR\x05etags\x12\x1b\n" +
+	"\tunix_time\x18\x03 \x01(\x03R\bunixTime\x126\n" +
 	"\x0eexpected_entry\x18\n" +
-	" \x01(\v2\x0f.filer_pb.EntryR\rexpectedEntry\"F\n" +
+	" \x01(\v2\x0f.filer_pb.EntryR\rexpectedEntry\"r\n" +
 	"\x04Kind\x12\b\n" +
 	"\x04NONE\x10\x00\x12\x11\n" +
 	"\rIF_NOT_EXISTS\x10\x01\x12\r\n" +
-	"\tIF_EXISTS\x10\x02\x12\x12\n" +
+	"\tIF_EXISTS\x10\x02\x12\x11\n" +
+	"\rIF_ETAG_MATCH\x10\x03\x12\x17\n" +
+	"\x13IF_UNMODIFIED_SINCE\x10\x05\x12\x12\n" +
 	"\x0eIF_ENTRY_EQUAL\x10\n" +
 	"\"\x96\x02\n" +
 	"\x0eObjectMutation\x121\n" +
