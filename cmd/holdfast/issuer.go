@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/stack"
+	"github.com/holdfast-csi/holdfast/driver/kube/api"
 	"github.com/holdfast-csi/holdfast/driver/kube/issuer"
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/cluster"
@@ -60,18 +61,19 @@ func (o issuerOptions) run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	api, err := issuer.Connect(o.kubeconfig, o.namespace)
+	client, err := api.Connect(o.kubeconfig, "holdfast-issuer")
 	if err != nil {
 		return err
 	}
-	defer api.Close()
+	server := issuer.Connected(client, o.namespace)
+	defer server.Close()
 	options := issuer.Options{Namespace: o.namespace, Prefix: o.prefix}
 	if o.owner != "" {
-		if options.Owner, err = api.Deployment(ctx, o.owner); err != nil {
+		if options.Owner, err = server.Deployment(ctx, o.owner); err != nil {
 			return err
 		}
 	}
-	i, err := issuer.New(issuer.Deps{Secrets: api.Secrets(), Keyring: keyring, Warn: api.Warn, Log: log}, options)
+	i, err := issuer.New(issuer.Deps{Secrets: server.Secrets(), Keyring: keyring, Warn: server.Warn, Log: log}, options)
 	if err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ func newRoot(a *app) *cobra.Command {
 		newIssuer(a),
 		newFolder(a),
 		newUntaint(a),
+		newInUse(a),
 	)
 	return root
 }

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/driver/kube/api"
 	"github.com/holdfast-csi/holdfast/driver/kube/taint"
 )
 
@@ -20,11 +21,11 @@ func newUntaint(a *app) *cobra.Command {
 	kubeconfig := cmd.Flags().String("kubeconfig", "", "file that leads to the API server (default: the one of this pod)")
 	required(cmd, "node")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		r, err := taint.Connect(*kubeconfig, *node, driver.Name, a.logger())
+		client, err := api.Connect(*kubeconfig, "holdfast-untaint")
 		if err != nil {
 			return err
 		}
-		if err := r.Remove(cmd.Context()); err != nil {
+		if err := taint.New(client, *node, driver.Name, a.logger()).Remove(cmd.Context()); err != nil {
 			return err
 		}
 		<-cmd.Context().Done() // Kubernetes starts again what ends

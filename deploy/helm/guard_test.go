@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -18,7 +19,7 @@ import (
 
 // This file holds what the chart promises whatever the values.
 
-// workload is a Deployment, DaemonSet or StatefulSet.
+// workload is a Deployment, DaemonSet, StatefulSet or Job.
 type workload struct {
 	name string
 	pod  corev1.PodTemplateSpec
@@ -32,6 +33,8 @@ func workloads(all []runtime.Object) (found []workload) {
 		case *appsv1.DaemonSet:
 			found = append(found, workload{o.Name, o.Spec.Template})
 		case *appsv1.StatefulSet:
+			found = append(found, workload{o.Name, o.Spec.Template})
+		case *batchv1.Job:
 			found = append(found, workload{o.Name, o.Spec.Template})
 		}
 	}
@@ -138,7 +141,7 @@ func TestFoldersOfTheNode(t *testing.T) {
 // TestRights: nobody may read Secrets of other namespaces, or list any, or give himself more.
 func TestRights(t *testing.T) {
 	each(t, func(t *testing.T, all []runtime.Object) {
-		check := func(name string, rules []rbacv1.PolicyRule, everywhere bool) {
+		check := func(name string, rules []rbacv1.PolicyRule, everywhere, secrets bool) {
 			for _, r := range rules {
 				if slices.Contains(r.Resources, "*") || slices.Contains(r.Verbs, "*") || slices.Contains(r.APIGroups, "*") {
 					t.Errorf("%s: a rule with *", name)
@@ -157,7 +160,7 @@ func TestRights(t *testing.T) {
 					if everywhere {
 						t.Errorf("%s: may do %v to Secrets of the whole cluster", name, r.Verbs)
 					}
-					if len(r.ResourceNames) == 0 && !slices.Equal(r.Verbs, []string{"create"}) {
+					if len(r.ResourceNames) == 0 && !secrets && !slices.Equal(r.Verbs, []string{"create"}) {
 						t.Errorf("%s: may do %v to any Secret of the namespace", name, r.Verbs)
 					}
 				}
@@ -166,9 +169,15 @@ func TestRights(t *testing.T) {
 		for _, o := range all {
 			switch o := o.(type) {
 			case *rbacv1.ClusterRole:
-				check("ClusterRole "+o.Name, o.Rules, true)
+				check("ClusterRole "+o.Name, o.Rules, true, false)
+			case *rbacv1.ClusterRoleBinding:
+				if o.RoleRef.Name != "holdfast-controller" && o.RoleRef.Name != "holdfast-node" {
+					t.Errorf("ClusterRoleBinding %s gives %s", o.Name, o.RoleRef.Name)
+				}
 			case *rbacv1.Role:
-				check("Role "+o.Name, o.Rules, false)
+				// Where an administrator asked for Secrets beside claims.
+				asked := o.Name == "holdfast-s3-secrets" && (o.Namespace == "team-a" || o.Namespace == "team-b")
+				check("Role "+o.Name, o.Rules, false, asked)
 			case *corev1.ServiceAccount:
 				if o.AutomountServiceAccountToken == nil || *o.AutomountServiceAccountToken {
 					t.Errorf("ServiceAccount %s: every pod of it gets a token", o.Name)
@@ -414,5 +423,21 @@ func TestStartupTaintIsTolerated(t *testing.T) {
 		}) {
 			t.Errorf("%s: does not tolerate %s", w.name, taint.Key)
 		}
+	}
+}
+
+// TestUpgradeRestartsLittle: a new image of Holdfast restarts no part of SeaweedFS.
+func TestUpgradeRestartsLittle(t *testing.T) {
+	storage := func(tag string) map[string]string {
+		specs := map[string]string{}
+		for _, o := range objects(t, manifest(t, values(t, "image: {tag: "+tag+"}"))) {
+			if s, ok := o.(*appsv1.StatefulSet); ok {
+				specs[s.Name] = s.Spec.Template.String()
+			}
+		}
+		return specs
+	}
+	if before, after := storage("v1"), storage("v2"); len(before) != 4 || !maps.Equal(before, after) {
+		t.Error("SeaweedFS is restarted by an upgrade of Holdfast")
 	}
 }

@@ -3,7 +3,6 @@ package issuer
 import (
 	"context"
 	"fmt"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -11,12 +10,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
 )
-
-// callTimeout bounds one call of the API server.
-const callTimeout = 10 * time.Second
 
 // Connection is the API server, as an issuer needs it.
 type Connection struct {
@@ -26,23 +21,9 @@ type Connection struct {
 	recorder  record.EventRecorder
 }
 
-// Connect finds the API server: the one of the pod that this runs in, or the kubeconfig
-// file's. It asks nothing. Close ends it.
-func Connect(kubeconfig, namespace string) (*Connection, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("API server: %w", err)
-	}
-	config.Timeout = callTimeout
-	config.UserAgent = managedBy
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("API server: %w", err)
-	}
-	return connection(client, namespace), nil
-}
-
-func connection(client kubernetes.Interface, namespace string) *Connection {
+// Connected is the API server that client speaks to, for the Secrets of one namespace.
+// Close ends what it starts.
+func Connected(client kubernetes.Interface, namespace string) *Connection {
 	c := &Connection{namespace: namespace, client: client, events: record.NewBroadcaster()}
 	c.events.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events(namespace)})
 	c.recorder = c.events.NewRecorder(scheme.Scheme, corev1.EventSource{Component: managedBy})

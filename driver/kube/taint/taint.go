@@ -14,18 +14,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // Key of the taint. Its value and effect do not matter.
 const Key = "holdfast.io/agent-not-ready"
 
-const (
-	// lookEvery: pods wait for it.
-	lookEvery = 2 * time.Second
-	// callTimeout bounds one call of the API server.
-	callTimeout = 10 * time.Second
-)
+// lookEvery: pods wait for it.
+const lookEvery = 2 * time.Second
 
 // Nodes are client-go's.
 type Nodes interface {
@@ -47,19 +42,9 @@ type Remover struct {
 	Log          *slog.Logger
 }
 
-// Connect finds the API server: the one of the pod that this runs in, or the kubeconfig
-// file's. It asks nothing.
-func Connect(kubeconfig, node, driver string, log *slog.Logger) (*Remover, error) {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("API server: %w", err)
-	}
-	config.Timeout = callTimeout
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("API server: %w", err)
-	}
-	return &Remover{Nodes: client.CoreV1().Nodes(), CSINodes: client.StorageV1().CSINodes(), Node: node, Driver: driver, Log: log}, nil
+// New makes a Remover. No I/O.
+func New(client kubernetes.Interface, node, driver string, log *slog.Logger) *Remover {
+	return &Remover{Nodes: client.CoreV1().Nodes(), CSINodes: client.StorageV1().CSINodes(), Node: node, Driver: driver, Log: log}
 }
 
 // Remove returns when the driver is registered on the node and the taint is gone, or when

@@ -25,6 +25,16 @@ helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version }}
 {{- end }}
 {{- end -}}
 
+{{/* Labels of a pod; (list . "component"). No version: a new one alone must not restart anything. */}}
+{{- define "holdfast.podLabels" -}}
+{{- $ := index . 0 -}}
+{{ include "holdfast.selector" . }}
+app.kubernetes.io/part-of: holdfast
+{{- with $.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
 {{/* What selects pods; (list . "component"). It can never change. */}}
 {{- define "holdfast.selector" -}}
 {{- $ := index . 0 -}}

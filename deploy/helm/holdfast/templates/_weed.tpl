@@ -55,7 +55,7 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "holdfast.labels" (list $ $role) | nindent 8 }}
+        {{- include "holdfast.podLabels" (list $ $role) | nindent 8 }}
       {{- with .v.podAnnotations }}
       annotations:
         {{- toYaml . | nindent 8 }}
@@ -78,7 +78,7 @@ spec:
       initContainers:
         # Kubernetes gives no folder of a node to a group.
         - name: folder
-          image: {{ include "holdfast.image" $ }}
+          image: {{ $.Values.seaweedfs.folderImage | default (include "holdfast.image" $) }}
           imagePullPolicy: {{ $.Values.image.pullPolicy }}
           args: [folder, /volume/data, --uid={{ $uid }}]
           securityContext:

@@ -1,0 +1,36 @@
+// Package api finds the API server.
+//
+// Owns: where it is and how long one call may take. Never: a call. Locks: none.
+package api
+
+import (
+	"fmt"
+	"time"
+
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// callTimeout bounds one call.
+const callTimeout = 20 * time.Second
+
+// Connect gives a client of the API server: of the one of the pod that this runs in, or,
+// where kubeconfig names a file, of that file's. agent is what the server's log calls us.
+// It asks nothing.
+func Connect(kubeconfig, agent string) (kubernetes.Interface, error) {
+	find := rest.InClusterConfig
+	if kubeconfig != "" {
+		find = func() (*rest.Config, error) { return clientcmd.BuildConfigFromFlags("", kubeconfig) }
+	}
+	config, err := find()
+	if err != nil {
+		return nil, fmt.Errorf("API server: %w", err)
+	}
+	config.Timeout, config.UserAgent = callTimeout, agent
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("API server: %w", err)
+	}
+	return client, nil
+}
