@@ -39,7 +39,7 @@ HELM := bin/tools/helm
 .PHONY: help
 help: ## Say what there is to do
 	@printf 'make <target>, where target is one of\n\n'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: preflight
 preflight:
@@ -71,6 +71,19 @@ test: preflight ## Run every test: packages with the race detector, the binaries
 sanity: build ## Run the black-box tests of csi-sanity against bin/
 	@deploy/dev/prepare.sh run load
 	HOLDFAST_BIN='$(CURDIR)/bin' $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./csi-sanity/...
+
+# One scenario or several, by a regular expression: make e2e E2E=TestCluster
+E2E ?=
+
+.PHONY: e2e
+e2e: bin/e2e/holdfast-e2e ## Start a real Kubernetes of two nodes, run the end-to-end tests on it, take it down (E2E=regexp; root)
+	@deploy/dev/prepare.sh run e2e
+	$(if $(filter 0,$(shell id -u)),,sudo -E) GO='$(shell command -v $(GO))' bin/e2e/holdfast-e2e test $(E2E)
+
+.PHONY: bin/e2e/holdfast-e2e
+bin/e2e/holdfast-e2e: preflight
+	@mkdir -p bin/e2e
+	cd csi-sanity/kube && CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o ../../bin/e2e/ ./cmd/holdfast-e2e
 
 # How many times; HOLDFAST_SEED repeats a run that failed.
 HOLDFAST_CHAOS ?= 1000

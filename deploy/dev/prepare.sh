@@ -8,6 +8,7 @@
 #   race    the race detector: a C compiler
 #   proto   the generated code: protoc
 #   image   the image test: buildah
+#   e2e     a real Kubernetes: containerd, runc, CNI plugins, busybox, nftables
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin # an ordinary user's PATH lacks modprobe
 
@@ -58,7 +59,19 @@ missing_packages() {
       image)
         command -v buildah >/dev/null || echo buildah
         ;;
-      *) fail "no such group: $group (run, load, race, proto, image)" ;;
+      e2e)
+        command -v containerd >/dev/null || echo containerd
+        command -v runc >/dev/null || echo runc
+        command -v conntrack >/dev/null || echo conntrack
+        command -v nft >/dev/null || echo nftables
+        command -v ip >/dev/null || echo iproute2
+        command -v nsenter >/dev/null || echo util-linux
+        command -v mount >/dev/null || echo mount
+        [[ -x /usr/lib/cni/ptp ]] || echo containernetworking-plugins
+        # What the images hold must need no library.
+        [[ -x /bin/busybox ]] && ! ldd /bin/busybox >/dev/null 2>&1 || echo busybox-static
+        ;;
+      *) fail "no such group: $group (run, load, race, proto, image, e2e)" ;;
     esac
   done
 }
