@@ -62,6 +62,7 @@ func newRoot(a *app) *cobra.Command {
 		newParameters(a),
 		newDoctor(a),
 		newVersion(a),
+		newCompanion(a),
 		newController(a),
 		newNode(a),
 		newStatfs(a),
