@@ -15,6 +15,7 @@ import (
 
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/lint"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
 	"helm.sh/helm/v4/pkg/engine"
@@ -68,11 +69,15 @@ func values(t *testing.T, text string) map[string]any {
 	return v
 }
 
-// render returns the templates' texts by their names, as helm install would send them.
-func render(v map[string]any) (map[string]string, error) {
-	chart, err := loader.Load(chartDir)
+// render returns the templates' texts by their names, as helm install would send them. edit
+// may change what Chart.yaml says.
+func render(v map[string]any, edit ...func(*chart.Metadata)) (map[string]string, error) {
+	c, err := loader.Load(chartDir)
 	if err != nil {
 		return nil, err
+	}
+	for _, f := range edit {
+		f(c.Metadata)
 	}
 	capabilities := *common.DefaultCapabilities
 	version, err := common.ParseKubeVersion(oldest)
@@ -80,11 +85,11 @@ func render(v map[string]any) (map[string]string, error) {
 		return nil, err
 	}
 	capabilities.KubeVersion = *version
-	all, err := util.ToRenderValues(chart, v, common.ReleaseOptions{Name: release, Namespace: namespace, Revision: 1, IsInstall: true}, &capabilities)
+	all, err := util.ToRenderValues(c, v, common.ReleaseOptions{Name: release, Namespace: namespace, Revision: 1, IsInstall: true}, &capabilities)
 	if err != nil {
 		return nil, err
 	}
-	return engine.Render(chart, all)
+	return engine.Render(c, all)
 }
 
 // manifest is everything that is rendered, in one text.

@@ -198,7 +198,7 @@ func (i *Issuer) Pass(ctx context.Context) error {
 		lived := slices.ContainsFunc(names[at+1:], func(later string) bool { return ours(there[later], later) })
 		s, data, err := i.settle(ctx, part, there[part], all, lived)
 		if ctx.Err() != nil {
-			return fmt.Errorf("Secret %s: %w", i.name(part), ctx.Err())
+			return fmt.Errorf("secret %s: %w", i.name(part), ctx.Err())
 		}
 		if data != nil {
 			all[part] = data
@@ -234,7 +234,7 @@ func (i *Issuer) settle(ctx context.Context, part string, s *corev1.Secret, all 
 		}
 		want, err := i.keyring.Make(part, have, all, i.o.Now())
 		if err != nil {
-			return s, nil, fmt.Errorf("Secret %s: %w", i.name(part), err)
+			return s, nil, fmt.Errorf("secret %s: %w", i.name(part), err)
 		}
 		written, err := i.write(ctx, part, s, want, all, lived)
 		switch {
