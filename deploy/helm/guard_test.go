@@ -267,7 +267,7 @@ func TestSameFlagsAsOnOneMachine(t *testing.T) {
 		m := map[string]string{}
 		for _, a := range args {
 			name, value, _ := strings.Cut(strings.TrimSpace(a), "=") // some have no value
-			if strings.HasPrefix(name, "-") || regexp.MustCompile(`^[A-Z_]+$`).MatchString(name) {
+			if strings.HasPrefix(name, "-") || regexp.MustCompile(`^[A-Z0-9_]+$`).MatchString(name) {
 				m[name] = value
 			}
 		}
