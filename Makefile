@@ -157,6 +157,7 @@ generate: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Write the .pb.go f
 	@deploy/dev/prepare.sh proto
 	deploy/dev/generate.sh write $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC)
 	$(GO) run ./cmd/holdfast parameters --markdown > driver/PARAMETERS.md
+	$(GO) run ./cmd/holdfast metrics > METRICS.md
 
 .PHONY: generated
 generated: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Check that the .pb.go files are what generate would write

@@ -31,6 +31,12 @@ type secondNode struct {
 // those of the installation do, with the same certificates.
 func startNode(t *testing.T, in *installation, id string) *secondNode {
 	t.Helper()
+	return startNodeWith(t, in, id, nil, nil)
+}
+
+// startNodeWith gives the node process and the mounter some more flags.
+func startNodeWith(t *testing.T, in *installation, id string, nodeFlags, mounterFlags []string) *secondNode {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("the keeper of the second node needs root")
 	}
@@ -54,8 +60,8 @@ func startNode(t *testing.T, in *installation, id string) *secondNode {
 	run, socket := filepath.Join(n.dir, "run"), filepath.Join(n.dir, "csi.sock")
 	n.start(t, 0, "holdfast-mount", "keeper", "--run-dir", run, "--node-uid", "0", "--mounter-uid", fmt.Sprint(mounter), "--allow-root", n.dir)
 	eventually(t, time.Minute, func() error { _, err := os.Stat(filepath.Join(run, "keeper-mounter.sock")); return err })
-	n.start(t, uint32(mounter), "holdfast-mount", append([]string{"serve", "--run-dir", run, "--state-dir", filepath.Join(n.dir, "mounter")}, cluster(served)...)...)
-	n.start(t, 0, "holdfast", append([]string{"node", "--socket", socket, "--node-id", id, "--lease", testLease.String(), "--keeper-socket", filepath.Join(run, "keeper-node.sock")}, cluster(node)...)...)
+	n.start(t, uint32(mounter), "holdfast-mount", append([]string{"serve", "--run-dir", run, "--state-dir", filepath.Join(n.dir, "mounter")}, append(cluster(served), mounterFlags...)...)...)
+	n.start(t, 0, "holdfast", append([]string{"node", "--socket", socket, "--node-id", id, "--lease", testLease.String(), "--keeper-socket", filepath.Join(run, "keeper-node.sock")}, append(cluster(node), nodeFlags...)...)...)
 	conn := dialSocket(t, socket)
 	eventually(t, time.Minute, func() error {
 		_, err := csi.NewIdentityClient(conn).Probe(t.Context(), &csi.ProbeRequest{})

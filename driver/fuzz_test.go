@@ -144,7 +144,7 @@ func FuzzCSIRequests(f *testing.F) {
 			confine(message.ProtoReflect(), dir)
 			named = strings.Contains(message.ProtoReflect().Interface().(interface{ String() string }).String(), "others")
 			return nil
-		}, intercept(slog.New(slog.DiscardHandler)))
+		}, intercept(slog.New(slog.DiscardHandler), nil))
 		if code := status.Code(err); unexpected[code] {
 			t.Errorf("%s: %v", methods[m].MethodName, err)
 		}

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"log/slog"
+	"path"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,10 +16,13 @@ import (
 // intercept is what every call goes through: the error becomes a gRPC status, and
 // is logged, both once. Of the request only the volume's id or name is logged:
 // secrets, parameters and contexts never are.
-func intercept(log *slog.Logger) grpc.UnaryServerInterceptor {
+func intercept(log *slog.Logger, observe func(string, codes.Code, time.Duration)) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		began := time.Now()
 		resp, err := handle(ctx, req)
+		if observe != nil {
+			observe(path.Base(info.FullMethod), status.Code(toStatus(err)), time.Since(began))
+		}
 		if err == nil {
 			log.DebugContext(ctx, "call", slog.String("op", info.FullMethod), slog.String("volume", volumeOf(req)), slog.Duration("dur", time.Since(began)))
 			return resp, nil

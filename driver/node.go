@@ -162,6 +162,7 @@ type Node struct {
 
 	pending pending
 	stats   stats
+	told    told
 	seen    storage.Sightings
 }
 

@@ -92,6 +92,59 @@ func (b *bench) holder(t *testing.T) string {
 	return strings.Join(r.Nodes(), " ")
 }
 
+// TestFigures: what was measured is told again, and what was not is missing.
+func TestFigures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.create(t)
+		must(t, b.stage(t, b.node, "staging", everyone))
+		figures := func() Figures {
+			t.Helper()
+			all, err := b.node.Figures(t.Context())
+			must(t, err)
+			if len(all) != 1 || all[0].ID != "photos" {
+				t.Fatalf("figures: %+v", all)
+			}
+			return all[0]
+		}
+		measure := func() error {
+			_, err := b.node.NodeGetVolumeStats(t.Context(), &csi.NodeGetVolumeStatsRequest{VolumeId: "photos", VolumePath: b.path("staging")})
+			return err
+		}
+		if f := figures(); f.Usage != nil || !slices.Equal(f.States, []string{Healthy}) {
+			t.Errorf("before it was measured: %+v", f)
+		}
+		must(t, measure())
+		if f := figures(); f.Usage == nil || f.Usage.Total == 0 {
+			t.Errorf("measured: %+v", f)
+		}
+		time.Sleep(toldFor + time.Second) //nolint:forbidigo // in a bubble
+		if f := figures(); f.Usage != nil {
+			t.Errorf("long ago: %+v", f)
+		}
+		must(t, measure())
+		b.node.stats.measure = func(context.Context, string) (Usage, error) { return Usage{}, nil }
+		if err := measure(); err == nil {
+			t.Error("a size of 0 was told")
+		}
+		if f := figures(); f.Usage != nil {
+			t.Errorf("after a failure: %+v", f)
+		}
+		b.mounter.health = Health{Took: 2 * slowAfter, Leftovers: 3}
+		if f := figures(); !slices.Equal(f.States, []string{"Slow", "Leftovers"}) {
+			t.Errorf("states: %q", f.States)
+		}
+		b.mounter.fail["Health"] = storage.Errorf(storage.Unavailable, "no")
+		if f := figures(); f.States != nil {
+			t.Errorf("states that nobody knows: %q", f.States)
+		}
+		b.mounter.fail["Mounts"] = storage.Errorf(storage.Unavailable, "no")
+		if all, err := b.node.Figures(t.Context()); err == nil {
+			t.Errorf("without the keeper: %+v", all)
+		}
+	})
+}
+
 func TestLifeOfAMount(t *testing.T) {
 	b := newBench(t)
 	b.create(t)

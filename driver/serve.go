@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -33,10 +34,19 @@ type Service interface {
 	Register(s grpc.ServiceRegistrar)
 }
 
+// ServeOptions of Serve. The zero value works.
+type ServeOptions struct {
+	Log *slog.Logger
+	// Observe, when set, is told of each call that has ended: its method without the
+	// service, such as NodeStageVolume, the code that the caller got, how long it took.
+	Observe func(method string, code codes.Code, took time.Duration)
+}
+
 // Serve serves the services on a unix socket until ctx ends, and returns nil
 // then. A socket that a dead process left is replaced; one that a live process
 // serves is an error.
-func Serve(ctx context.Context, socket string, log *slog.Logger, services ...Service) error {
+func Serve(ctx context.Context, socket string, o ServeOptions, services ...Service) error {
+	log := o.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -46,7 +56,7 @@ func Serve(ctx context.Context, socket string, log *slog.Logger, services ...Ser
 		return err
 	}
 	defer l.remove()
-	s := grpc.NewServer(grpc.UnaryInterceptor(intercept(log)))
+	s := grpc.NewServer(grpc.UnaryInterceptor(intercept(log, o.Observe)))
 	for _, service := range services {
 		service.Register(s)
 	}

@@ -50,7 +50,7 @@ func serve(t *testing.T, socket string, log *slog.Logger, services ...Service) (
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, socket, log, services...) }()
+	go func() { done <- Serve(ctx, socket, ServeOptions{Log: log}, services...) }()
 	stop = sync.OnceValue(func() error { cancel(); return <-done })
 	t.Cleanup(func() {
 		if err := stop(); err != nil {
@@ -93,7 +93,7 @@ func TestServe(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(socket), "*", "*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
-	err = Serve(t.Context(), socket, nil)
+	err = Serve(t.Context(), socket, ServeOptions{})
 	wantKind(t, "a second server", err, storage.InUse)
 	resp, err := csi.NewIdentityClient(dial(t, socket)).GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{})
 	if err != nil || resp.GetName() != Name || resp.GetVendorVersion() != "1" {
@@ -108,7 +108,7 @@ func TestServe(t *testing.T) {
 func TestServeLeavesAFileAlone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(path, []byte("mine"), 0o600))
-	wantKind(t, "serve", Serve(t.Context(), path, nil), storage.InUse)
+	wantKind(t, "serve", Serve(t.Context(), path, ServeOptions{}), storage.InUse)
 	if got, err := os.ReadFile(path); err != nil || string(got) != "mine" {
 		t.Errorf("%q, %v", got, err)
 	}

@@ -23,6 +23,7 @@ func (n *Node) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeSta
 	ctx, cancel := context.WithTimeout(ctx, n.o.StatTimeout)
 	defer cancel()
 	u, err := n.stats.of(ctx, req.GetVolumePath())
+	n.told.note(req.GetVolumeId(), u, err)
 	if err != nil {
 		return nil, fmt.Errorf("measure %s: %w", req.GetVolumePath(), err)
 	}

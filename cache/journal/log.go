@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -265,6 +266,18 @@ func (l *Log) Size() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.mu.size
+}
+
+// SizeIn is the size of a folder's journal on the disk, in bytes; 0 when there is none.
+func SizeIn(dir string) (int64, error) {
+	info, err := os.Lstat(filepath.Join(dir, name))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("journal: %w", err)
+	}
+	return info.Size(), nil
 }
 
 // Remove removes the journal of a folder. A missing one is fine, a damaged one

@@ -47,7 +47,7 @@ type volumeConfig struct {
 // all volumes share, and the file system, which takes over what the mounter
 // before has left in its folder below volumesDir. It is to be started with the
 // session's notifier, and closed at the session's end.
-func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, uploads *fuse.Uploads, volumesDir string, log *slog.Logger, g keeper.Grant) (fileSystem, error) {
+func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cache, uploads *fuse.Uploads, volumesDir string, log *slog.Logger, count *counted, g keeper.Grant) (fileSystem, error) {
 	var c volumeConfig
 	if err := json.Unmarshal(g.Config, &c); err != nil {
 		return nil, storage.Errorf(storage.Invalid, "session %s: its configuration cannot be read: %w", g.ID, err)
@@ -68,7 +68,7 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		fence = fuse.NewFence(cluster, fuse.FenceOptions{Volume: c.Volume, Node: c.Node, Epoch: c.Epoch, Logger: log})
 		guarded = cluster.Under(fence)
 	}
-	vol := guarded.Folder(c.Bucket, c.Prefix, c.Volume)
+	vol := count.coat(guarded.Folder(c.Bucket, c.Prefix, c.Volume))
 	if c.CacheSize == nil {
 		vol.Chunks = chunks.Chunks(vol.Chunks)
 	} else {

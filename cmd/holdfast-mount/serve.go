@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/holdfast-csi/holdfast/cache"
+	"github.com/holdfast-csi/holdfast/cmd/internal/metrics"
 	"github.com/holdfast-csi/holdfast/fuse"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage"
@@ -57,6 +59,7 @@ type serveOptions struct {
 	cacheDir                        string
 	cacheMiB                        int64
 	deadline                        time.Duration
+	metrics                         string
 	logs                            logOptions
 }
 
@@ -72,6 +75,7 @@ func (o *serveOptions) register(flags *pflag.FlagSet) {
 	flags.StringVar(&o.cacheDir, "cache-dir", "", "`folder` of this process's own, for chunks that were read (default: cache in --state-dir)")
 	flags.Int64Var(&o.cacheMiB, "cache-size", cache.DefaultLimit>>20, "what --cache-dir may take on the disk, in `MiB`, all included; 0 caches in memory only")
 	flags.DurationVar(&o.deadline, "deadline", fuse.DefaultDeadline, "how long a call may wait for the cluster: then it gets EIO, that call alone")
+	flags.StringVar(&o.metrics, "metrics-address", "", "`host:port` to tell metrics at (METRICS.md); no port is opened without it")
 	o.logs.register(flags)
 	flags.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "dir" {
@@ -100,6 +104,11 @@ func (o *serveOptions) validate() error {
 	}
 	if o.deadline < time.Second {
 		return storage.Errorf(storage.Invalid, "--deadline %v: must be a second or more", o.deadline)
+	}
+	if o.metrics != "" {
+		if err := metrics.CheckAddress(o.metrics); err != nil {
+			return err
+		}
 	}
 	if o.cacheDir == "" {
 		o.cacheDir = filepath.Join(o.stateDir, "cache")
@@ -151,6 +160,14 @@ func newServe(stderr io.Writer) *cobra.Command {
 				return fmt.Errorf("find this program: %w", err)
 			}
 			p := parent{log: log, path: self, args: o.args(), stderr: stderr}
+			if o.metrics != "" {
+				port, err := openPort(cmd.Context(), o.metrics)
+				if err != nil {
+					return err
+				}
+				defer port.Close()
+				p.port, p.address = port, o.metrics
+			}
 			return p.run(cmd.Context())
 		},
 	}
@@ -180,6 +197,11 @@ type parent struct {
 	path   string
 	args   []string
 	stderr io.Writer
+	// port is where a worker tells metrics, at address; nil without one.
+	port    *os.File
+	address string
+	// started counts the workers.
+	started int64
 }
 
 // run starts workers until ctx ends, and returns nil then.
@@ -235,13 +257,21 @@ func (p *parent) start(ctx context.Context) (*worker, error) {
 	}
 	defer func() { _ = read.Close() }()
 	// Not bound to a context: it is ended in two steps (stop).
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.path, p.args...)
+	args := slices.Clone(p.args)
+	if p.port != nil { // a worker of an older version, which knows neither, is not told
+		args = append(args, "--metrics-address", p.address, "--worker-number", strconv.FormatInt(p.started+1, 10))
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.path, args...)
 	cmd.Stdout, cmd.Stderr = p.stderr, p.stderr
 	cmd.ExtraFiles = []*os.File{read}
+	if p.port != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, p.port) // metricsFD
+	}
 	if err := cmd.Start(); err != nil {
 		_ = write.Close()
 		return nil, fmt.Errorf("start the worker: %w", err)
 	}
+	p.started++
 	p.log.Info("the worker is up", "pid", cmd.Process.Pid)
 	w := &worker{cmd: cmd, life: write, reaped: make(chan error, 1)}
 	go func() { w.reaped <- cmd.Wait() }()

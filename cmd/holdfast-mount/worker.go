@@ -62,6 +62,7 @@ type factory func(ctx context.Context, g keeper.Grant) (fileSystem, error)
 // else.
 func newWorker(stderr io.Writer) *cobra.Command {
 	var o serveOptions
+	var number int64
 	cmd := &cobra.Command{
 		Use:    "worker",
 		Short:  "Serve until the parent ends (started by serve)",
@@ -112,15 +113,23 @@ func newWorker(stderr io.Writer) *cobra.Command {
 					log.Warn("the cache was not closed", "err", err)
 				}
 			}()
+			var count *counted
+			if o.metrics != "" {
+				if count, err = openCounted(number); err != nil {
+					return err
+				}
+				count.collectCache(chunks)
+			}
 			uploads := fuse.NewUploads(0)
 			open := func(_ context.Context, g keeper.Grant) (fileSystem, error) {
-				return o.openFileSystem(cluster, chunks, uploads, volumes, log, g) //nolint:contextcheck // what it takes over is bounded by its own deadline
+				return o.openFileSystem(cluster, chunks, uploads, volumes, log, count, g) //nolint:contextcheck // what it takes over is bounded by its own deadline
 			}
 			left := func(e keeper.Ending) (keeper.Ending, bool, error) { return leftOf(volumes, e) }
-			return work(ctx, log, o.keeper, open, left)
+			return work(ctx, log, o.keeper, open, left, count)
 		},
 	}
 	o.register(cmd.Flags())
+	cmd.Flags().Int64Var(&number, "worker-number", 0, "how many workers the parent has started, this one among them")
 	return cmd
 }
 
@@ -136,13 +145,19 @@ func followParent(alone context.CancelCauseFunc) {
 }
 
 // work serves grants until ctx ends, and returns nil then.
-func work(ctx context.Context, log *slog.Logger, socket string, open factory, left func(keeper.Ending) (keeper.Ending, bool, error)) error {
+func work(ctx context.Context, log *slog.Logger, socket string, open factory, left func(keeper.Ending) (keeper.Ending, bool, error), count *counted) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	s := &server{open: open, left: left, log: log, pools: session.NewPools(session.SlotOptions{}), life: life, fail: fail}
+	s := &server{open: open, left: left, log: log, counted: count, pools: session.NewPools(session.SlotOptions{}), life: life, fail: fail}
 	s.mu.sessions = make(map[string]*serving)
+	if count != nil {
+		count.collectSessions(s)
+		var telling sync.WaitGroup
+		telling.Go(func() { count.serve(ctx, log) })
+		defer telling.Wait()
+	}
 	// It returns the cause: what fail was called with, or that ctx has ended.
 	err := keeper.Attach(ctx, socket, s, keeper.AttachOptions{Log: log, Backoff: attachBackoff})
 	if storage.IsContext(err) {
@@ -158,11 +173,13 @@ func work(ctx context.Context, log *slog.Logger, socket string, open factory, le
 type server struct {
 	open factory
 	// left says whether the node keeps something of a session, and what it was.
-	left  func(keeper.Ending) (keeper.Ending, bool, error)
-	log   *slog.Logger
-	pools *session.Pools
-	life  context.Context         // of the sessions
-	fail  context.CancelCauseFunc // ends the attachment to the keeper
+	left func(keeper.Ending) (keeper.Ending, bool, error)
+	log  *slog.Logger
+	// counted is nil where nobody wants to know.
+	counted *counted
+	pools   *session.Pools
+	life    context.Context         // of the sessions
+	fail    context.CancelCauseFunc // ends the attachment to the keeper
 
 	mu struct {
 		sync.Mutex
@@ -178,6 +195,9 @@ type serving struct {
 	slots   *session.Slots
 	fs      fileSystem
 	done    chan struct{} // closed when Run has returned
+	// taken over from a worker before.
+	taken   bool
+	traffic *session.Traffic
 
 	once     sync.Once // for slots
 	released error
@@ -194,9 +214,10 @@ func (s *server) Serve(ctx context.Context, g keeper.Grant) (reply []byte, err e
 	if err != nil {
 		return nil, errors.Join(err, fs.Abandon())
 	}
-	sess, err := session.New(fs, g.FD, g.Init, session.Options{
+	traffic := &session.Traffic{}
+	sess, err := session.New(fs, g.FD, g.Init, s.counted.options(session.Options{
 		Log: log, InitReply: g.InitReply, Slots: slots, Name: g.Serial, Resend: g.Resend,
-	})
+	}, traffic))
 	if err != nil {
 		return nil, errors.Join(err, slots.Close(), fs.Abandon())
 	}
@@ -206,7 +227,7 @@ func (s *server) Serve(ctx context.Context, g keeper.Grant) (reply []byte, err e
 		}
 	}
 	fs.Start(sess.Notifier())
-	sv := &serving{session: sess, slots: slots, fs: fs, done: make(chan struct{})}
+	sv := &serving{session: sess, slots: slots, fs: fs, done: make(chan struct{}), taken: g.InitReply != nil, traffic: traffic}
 	s.mu.Lock()
 	s.mu.sessions[g.ID] = sv
 	s.mu.Unlock()

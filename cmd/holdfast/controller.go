@@ -9,9 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/state"
+	"github.com/holdfast-csi/holdfast/cmd/internal/metrics"
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/s3client"
-	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/seaweed"
 )
 
@@ -27,6 +27,7 @@ func newController(a *app) *cobra.Command {
 	f.StringVar(&o.socket, "socket", "", "unix socket to serve CSI on")
 	f.StringVar(&o.filer, "filer", "", "address of the filer's gRPC port, host:port")
 	o.tls.register(f)
+	o.metrics.register(f)
 	f.StringVar(&o.s3Endpoint, "s3-endpoint", "", "URL of the S3 gateway")
 	f.StringVar(&o.adminKeys, "admin-keys-file", "", "file with the administrator's S3 keys")
 	required(cmd, "socket", "filer", "s3-endpoint", "admin-keys-file")
@@ -39,6 +40,7 @@ func newController(a *app) *cobra.Command {
 type controllerOptions struct {
 	socket, filer, s3Endpoint, adminKeys string
 	tls                                  tlsFiles
+	metrics                              metricsOptions
 }
 
 func (o controllerOptions) run(ctx context.Context, log *slog.Logger) (err error) {
@@ -69,16 +71,27 @@ func (o controllerOptions) run(ctx context.Context, log *slog.Logger) (err error
 			return err
 		},
 	})
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ran := make(chan error, 1)
-	go func() { ran <- controller.Run(ctx) }()
-	err = driver.Serve(ctx, o.socket, log, identity, controller, driver.NewKeys(controller))
-	cancel()
-	if runErr := <-ran; !storage.IsContext(runErr) {
-		err = errors.Join(err, runErr)
+	told, err := o.metrics.open(ctx, metrics.Controller, log, identity.Ready)
+	if err != nil {
+		return err
 	}
-	return err
+	told.collect(func(tell *metrics.Tell) {
+		ctx, cancel := context.WithTimeout(ctx, collectFor)
+		defer cancel()
+		phases, err := controller.Phases(ctx)
+		if err != nil {
+			return // missing, not 0
+		}
+		for phase, n := range phases {
+			tell.Value(metrics.Volumes, float64(n), string(phase))
+		}
+	})
+	return together(ctx,
+		controller.Run,
+		told.serve,
+		func(ctx context.Context) error {
+			return driver.Serve(ctx, o.socket, driver.ServeOptions{Log: log, Observe: told.observe}, identity, controller, driver.NewKeys(controller))
+		})
 }
 
 // logger writes JSON lines to standard error, which whoever runs a service keeps.

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/privilege"
+	"github.com/holdfast-csi/holdfast/cmd/internal/metrics"
 	"github.com/holdfast-csi/holdfast/driver"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage"
@@ -37,6 +38,7 @@ func newNode(a *app) *cobra.Command {
 	f.StringVar(&o.socket, "socket", "", "unix socket to serve CSI on")
 	f.StringVar(&o.filer, "filer", "", "address of the filer's gRPC port, host:port")
 	o.tls.register(f)
+	o.metrics.register(f)
 	f.StringVar(&o.keeper, "keeper-socket", "", "the keeper's socket for nodes")
 	f.StringVar(&o.nodeID, "node-id", "", "name of this node, the same after each restart")
 	f.Int64Var(&o.maxVolumes, "max-volumes", 0, "how many volumes the scheduler may bring to this node; 0 is no limit")
@@ -57,6 +59,7 @@ func newNode(a *app) *cobra.Command {
 type nodeOptions struct {
 	socket, filer, keeper, nodeID string
 	tls                           tlsFiles
+	metrics                       metricsOptions
 	maxVolumes                    int64
 	lease                         time.Duration
 }
@@ -86,14 +89,38 @@ func (o nodeOptions) run(ctx context.Context, log *slog.Logger) (err error) {
 			return err
 		},
 	})
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	renewed := make(chan error, 1)
-	go func() { renewed <- node.Run(ctx) }()
-	err = driver.Serve(ctx, o.socket, log, identity, node)
-	cancel()
-	if runErr := <-renewed; !storage.IsContext(runErr) {
-		err = errors.Join(err, runErr)
+	told, err := o.metrics.open(ctx, metrics.Node, log, identity.Ready)
+	if err != nil {
+		return err
 	}
-	return err
+	told.collect(func(tell *metrics.Tell) { tellVolumes(ctx, node, tell) })
+	return together(ctx,
+		node.Run,
+		told.serve,
+		func(ctx context.Context) error {
+			return driver.Serve(ctx, o.socket, driver.ServeOptions{Log: log, Observe: told.observe}, identity, node)
+		})
+}
+
+// tellVolumes leaves out what is not known.
+func tellVolumes(ctx context.Context, node *driver.Node, tell *metrics.Tell) {
+	all, err := node.Figures(ctx)
+	if err != nil {
+		return
+	}
+	for _, v := range all {
+		for _, state := range v.States {
+			tell.Bool(metrics.VolumeState, true, v.ID, state)
+		}
+		if v.Usage == nil {
+			continue
+		}
+		tell.Value(metrics.VolumeCapacity, float64(v.Usage.Total), v.ID)
+		tell.Value(metrics.VolumeUsed, float64(v.Usage.Used), v.ID)
+		tell.Value(metrics.VolumeAvailable, float64(v.Usage.Available), v.ID)
+		if v.Usage.Files > 0 {
+			tell.Value(metrics.VolumeInodes, float64(v.Usage.Files), v.ID)
+			tell.Value(metrics.VolumeInodesFree, float64(v.Usage.FilesFree), v.ID)
+		}
+	}
 }

@@ -60,6 +60,7 @@ func newRoot(a *app) *cobra.Command {
 		newStatus(a),
 		newVolume(a),
 		newParameters(a),
+		newMetrics(a),
 		newDoctor(a),
 		newVersion(a),
 		newCompanion(a),

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -36,6 +37,10 @@ func (s *Session) serve(in []byte, again bool, f *flight) (answered bool) {
 	}
 	op := native.Uint32(in[opcodeAt:])
 	unique := native.Uint64(in[uniqueAt:])
+	var began time.Time
+	if s.counters != nil {
+		began = time.Now()
+	}
 	size := answerSize(op, in)
 	if size > middleAnswer {
 		switch s.takeAnswer(f) {
@@ -74,6 +79,12 @@ func (s *Session) serve(in []byte, again bool, f *flight) (answered bool) {
 	}
 	s.at("answer", op)
 	s.send(op, (*out)[:n])
+	if s.counters != nil {
+		s.counters.note(op, time.Since(began), (*out)[:n])
+	}
+	if s.traffic != nil {
+		s.traffic.note(op, (*out)[:n])
+	}
 	return true
 }
 

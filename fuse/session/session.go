@@ -34,6 +34,10 @@ type Options struct {
 	// Replayed, when set, is called with the opcode of each request of a
 	// predecessor that is run again.
 	Replayed func(opcode uint32)
+	// Counters and Traffic, when set, are told of each request that is answered; not of
+	// forgets and interrupts, which have no answer.
+	Counters *Counters
+	Traffic  *Traffic
 	// Drain is how long Run, once its context has ended, waits for handlers to
 	// answer by themselves, and once more for those that it has cancelled. What is
 	// not answered then is left for a successor: applications wait meanwhile, and a
@@ -65,6 +69,8 @@ type Session struct {
 	log      *slog.Logger
 	slots    *Slots
 	replayed func(opcode uint32)
+	counters *Counters
+	traffic  *Traffic
 	fault    func(point string, opcode uint32) // of tests
 
 	// Fixed after New.
@@ -110,6 +116,7 @@ func New(raw fuse.RawFileSystem, fd int, initRequest []byte, opts Options) (*Ses
 	s := &Session{
 		raw: raw, log: opts.Log, slots: opts.Slots, drain: opts.Drain,
 		key: keyOf(opts.Name), resend: opts.Resend, replayed: opts.Replayed,
+		counters: opts.Counters, traffic: opts.Traffic,
 		heap: &heap{}, running: make(chan struct{}),
 	}
 	s.hands = newHands(s.running)
