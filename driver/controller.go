@@ -121,6 +121,8 @@ const (
 	contextReplication = "replication"
 	contextDiskType    = "diskType"
 	contextDataCenter  = "dataCenter"
+	// contextPod is the pod of an inline volume.
+	contextPod = "pod"
 	// contextPhase is there for a volume that is not ready.
 	contextPhase = "phase"
 	// contextLeases is what ControllerGetVolume tells beside, as JSON: by which nodes
@@ -148,6 +150,9 @@ func toCSI(r storage.Record) *csi.Volume {
 		if value != "" {
 			v.VolumeContext[key] = value
 		}
+	}
+	if r.Inline != nil {
+		v.VolumeContext[contextPod] = r.Inline.Pod.Namespace + "/" + r.Inline.Pod.Name
 	}
 	if r.Phase != storage.Ready {
 		v.VolumeContext[contextPhase] = string(r.Phase)

@@ -87,9 +87,16 @@ func (c *Controller) create(ctx context.Context, want storage.Record, s settings
 	if err := compatible(r, want, s, asked); err != nil {
 		return storage.Record{}, err
 	}
-	switch {
-	case r.Phase == storage.Ready:
+	if r.Phase == storage.Ready {
 		return c.mend(ctx, r)
+	}
+	return c.complete(ctx, r, s)
+}
+
+// complete makes what belongs to a record: what is there already of it stays.
+func (c *Controller) complete(ctx context.Context, r storage.Record, s settings) (storage.Record, error) {
+	var err error
+	switch {
 	case r.Phase == storage.Archived:
 		r.Phase = storage.Creating
 		r, err = c.records.UpdateRecord(ctx, r)
@@ -159,6 +166,8 @@ func (c *Controller) firstRecord(ctx context.Context, want storage.Record) (stor
 // compatible says whether the volume that exists is the one that is asked for.
 func compatible(have, want storage.Record, s settings, asked *csi.CapacityRange) error {
 	switch {
+	case have.Inline != nil:
+		return storage.Errorf(storage.Exists, "volume id %s belongs to an inline volume of pod %s/%s: choose another name", have.ID, have.Inline.Pod.Namespace, have.Inline.Pod.Name)
 	case have.Name != want.Name:
 		return storage.Errorf(storage.Exists, "volume id %s belongs to the volume %q already: choose another name", have.ID, have.Name)
 	case have.Phase == storage.Deleting:

@@ -21,6 +21,9 @@
 // have; adopt.go decides which bucket and folder a volume may have, place.go makes the
 // rule for where its content is stored.
 //
+// Inline volumes: inline.go is the node's side, inlinemake.go the controller's; they
+// meet in the record alone.
+//
 // Creation: record (creating) → bucket → record (settled: User is set) → rule of
 // placement → prepare → user and keys → record (ready). Deletion: record (deleting) →
 // user → bucket → rule → record gone, or record (archived); an adopted bucket is not
@@ -39,7 +42,8 @@
 // new epoch then.
 //
 // Locks: pending holds its lock for a map access and no longer. No lock is held
-// over I/O. Goroutines: Serve's, which it waits for; both Runs are their callers';
-// one for each path that is measured, at most, which ends with the killed process
-// that asks the kernel. Nothing in this package asks a mount itself.
+// over I/O. Goroutines: Serve's, which it waits for; both Runs are their callers',
+// and the controller's waits for what it has begun for inline volumes; one for each
+// path that is measured, at most, which ends with the killed process that asks the
+// kernel. Nothing in this package asks a mount itself.
 package driver

@@ -66,7 +66,7 @@ func (f *fakeMounter) Mount(_ context.Context, id, target string, o MountOptions
 	}
 	f.mu.at[target] = BindOptions{ReadOnly: o.ReadOnly}
 	f.mu.contexts[target] = o.Context
-	f.mu.mounts = append(f.mu.mounts, Mounted{ID: id, Target: target, ReadOnly: o.ReadOnly, Healthy: true, Group: c.Group})
+	f.mu.mounts = append(f.mu.mounts, Mounted{ID: id, Target: target, ReadOnly: o.ReadOnly, Healthy: true, Group: c.Group, Inline: c.Inline})
 	return nil
 }
 

@@ -55,7 +55,7 @@ func lost(reason, format string, args ...any) *condition {
 // NodeGetVolumeHealth implements csi.NodeServer. It answers whatever the mount
 // does, for it does not touch it.
 func (n *Node) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHealthRequest) (*csi.NodeGetVolumeHealthResponse, error) {
-	id, err := checkVolumeID(req.GetVolumeId())
+	id, err := checkVolumeID(knownID(req.GetVolumeId()))
 	if err != nil {
 		return nil, err
 	}

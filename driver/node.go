@@ -54,6 +54,8 @@ type Mounted struct {
 	ReadOnly bool
 	// Group is who has the volume, by the volume_mount_group of its staging.
 	Group *uint32
+	// Inline: it is a pod's own, and Target is the pod's folder.
+	Inline bool
 	// Healthy is false while nobody answers its requests. Dead: nobody ever will.
 	Healthy, Dead bool
 }
@@ -78,6 +80,8 @@ type MountConfig struct {
 	CacheSize *int64 `json:"cacheSize,omitempty"`
 	// Group is who shall have the volume.
 	Group *uint32 `json:"group,omitempty"`
+	// Inline: the volume goes with its pod. The node asks, not the mounter.
+	Inline bool `json:"inline,omitempty"`
 	// Durability is what fsync means, empty for cluster; CommitDelay goes with node.
 	Durability  Durability    `json:"durability,omitempty"`
 	CommitDelay time.Duration `json:"commitDelay,omitempty"`
@@ -89,7 +93,7 @@ func (n *Node) mountConfig(r *storage.Record, readOnly bool, group *uint32) (Mou
 	if err != nil {
 		return MountConfig{}, storage.Errorf(storage.Corrupt, "record of volume %s: %w", r.ID, err)
 	}
-	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects, CacheSize: s.cacheSize, Group: group}
+	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects, CacheSize: s.cacheSize, Group: group, Inline: r.Inline != nil}
 	if s.durability == NodeDurability {
 		c.Durability, c.CommitDelay = s.durability, cmp.Or(s.commitDelay, defaultCommitDelay)
 	}
@@ -126,8 +130,9 @@ type NodeOptions struct {
 	// MaxVolumes is told to the scheduler; 0 means no limit.
 	MaxVolumes int64
 	// LeaseFor and LeaseGrace are storage's unless set, RenewEvery a third of
-	// LeaseFor, StatTimeout 5 seconds.
-	LeaseFor, LeaseGrace, RenewEvery, StatTimeout time.Duration
+	// LeaseFor, StatTimeout 5 seconds, InlineWait (for a controller to make an inline
+	// volume) 30.
+	LeaseFor, LeaseGrace, RenewEvery, StatTimeout, InlineWait time.Duration
 	// Now is this node's clock, for what people are told; the system's when nil.
 	Now func() time.Time
 }
@@ -137,7 +142,7 @@ func (o NodeOptions) Validate() error {
 	switch {
 	case o.NodeID == "" || len(o.NodeID) > maxNodeID:
 		return storage.Errorf(storage.Invalid, "node id %q: 1 to %d bytes are needed", o.NodeID, maxNodeID)
-	case o.MaxVolumes < 0 || o.LeaseFor < 0 || o.LeaseGrace < 0 || o.RenewEvery < 0 || o.StatTimeout < 0:
+	case o.MaxVolumes < 0 || o.LeaseFor < 0 || o.LeaseGrace < 0 || o.RenewEvery < 0 || o.StatTimeout < 0 || o.InlineWait < 0:
 		return storage.Errorf(storage.Invalid, "node options must not be negative")
 	case o.LeaseFor > storage.MaxLeaseFor || o.LeaseGrace > storage.MaxLeaseFor:
 		return storage.Errorf(storage.Invalid, "leases of %s and %s: at most %s are possible", o.LeaseFor, o.LeaseGrace, storage.MaxLeaseFor)
@@ -176,6 +181,7 @@ func NewNode(d NodeDeps, o NodeOptions) (*Node, error) {
 	o.LeaseFor = cmp.Or(o.LeaseFor, storage.LeaseFor)
 	o.LeaseGrace = cmp.Or(o.LeaseGrace, storage.LeaseGrace)
 	o.RenewEvery = cmp.Or(o.RenewEvery, o.LeaseFor/renewals)
+	o.InlineWait = cmp.Or(o.InlineWait, inlineWait)
 	if o.Now == nil {
 		o.Now = time.Now
 	}

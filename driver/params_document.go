@@ -52,6 +52,10 @@ The templates need external-provisioner with ` + "`--extra-create-metadata`" + `
 
 The file system type (` + "`csi.storage.k8s.io/fstype`" + `) is ` + "`" + fileSystem + "`" + ` or left out; others are refused.
 
+## Inline volumes
+
+A volume may stand in a pod's own specification (` + "`volumes: - csi: {driver: csi.holdfast.io, volumeAttributes: …}`" + `). Its bucket is made when the pod starts and deleted when the pod is gone, also after the loss of its node. One pod has it, on one node. The pod's author writes the attributes, so only these are allowed: ` + "`" + sizeAttribute + "`" + ` (512Mi, 10Gi; 1Gi without it), ` + "`" + optionsAttribute + "`" + ` (by commas, as above, without ` + "`noexec`" + `), ` + "`" + strings.Join(inlineParameters, "`, `") + "`" + `. Anything that names a bucket, keeps one, or says where content is stored is refused by name; so are secrets. What one needs of those, one takes from a claim.
+
 ## Parameters of other drivers
 
 ` + "`path`" + ` (` + seaweedfsCSI + `): /buckets/NAME or /buckets/NAME/FOLDER, the same as ` + "`bucketName`" + ` and ` + "`prefix`" + `. ` + "`" + strings.Join(cacheNames, "`, `") + "`" + ` (` + seaweedfsCSI + `): ` + "`cacheSize`" + ` in MiB. The following have no effect. A value that asks for what is so anyway is accepted, others are refused with the reason.

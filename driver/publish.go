@@ -24,6 +24,16 @@ func (n *Node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolume
 	if err := checkCapability(req.GetVolumeCapability()); err != nil {
 		return nil, err
 	}
+	if req.GetVolumeContext()[inlineKey] == "true" {
+		v, err := n.inlineWanted(req)
+		if err != nil {
+			return nil, err
+		}
+		if err := n.pending.do(ctx, v.record.ID, "NodePublishVolume", func() error { return n.publishInline(ctx, v) }); err != nil {
+			return nil, err
+		}
+		return &csi.NodePublishVolumeResponse{}, nil
+	}
 	if req.GetStagingTargetPath() == "" {
 		return nil, storage.Errorf(storage.InUse, "the staging path is missing: the volume has to be staged first")
 	}
@@ -133,9 +143,15 @@ func (n *Node) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVo
 	if err := needPath("target path", req.GetTargetPath()); err != nil {
 		return nil, err
 	}
-	id, target := storage.VolumeID(req.GetVolumeId()), req.GetTargetPath()
-	err := n.pending.do(ctx, id, "NodeUnpublishVolume", func() error { return n.unpublish(ctx, id, target) })
+	id, target, unpublish := storage.VolumeID(req.GetVolumeId()), req.GetTargetPath(), n.unpublish
+	inline, err := n.isInline(ctx, req.GetVolumeId())
 	if err != nil {
+		return nil, err
+	}
+	if inline {
+		id, unpublish = VolumeID(req.GetVolumeId()), n.unpublishInline
+	}
+	if err := n.pending.do(ctx, id, "NodeUnpublishVolume", func() error { return unpublish(ctx, id, target) }); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil

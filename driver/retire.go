@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/holdfast-csi/holdfast/storage"
@@ -40,8 +41,12 @@ func (r retirer) wake() {
 	}
 }
 
-// Run ends keys whose time has come until ctx ends.
+// Run ends keys whose time has come, and makes and deletes inline volumes, until ctx
+// ends.
 func (c *Controller) Run(ctx context.Context) error {
+	var inline sync.WaitGroup
+	inline.Go(func() { c.runInline(ctx) })
+	defer inline.Wait()
 	for {
 		next := time.NewTimer(c.retireDue(ctx))
 		select {
@@ -64,6 +69,7 @@ func (c *Controller) retireDue(ctx context.Context) time.Duration {
 			return retireAgain
 		}
 		wait = min(wait, c.retireIfDue(ctx, r))
+		c.tendOne(ctx, r, func(do func()) { do() })
 	}
 	return wait
 }

@@ -77,7 +77,7 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, c 
 	case have == nil && other != nil:
 		return storage.Errorf(storage.InUse, "volume %s is mounted at %s", other.ID, target)
 	case have == nil:
-		if err := n.makeStaging(target); err != nil {
+		if err := n.makeFree("staging path", target); err != nil {
 			return err
 		}
 	}
@@ -149,17 +149,17 @@ func (n *Node) unhurried(ctx context.Context, id storage.VolumeID, stage func(co
 	return err
 }
 
-// makeStaging makes the folder, unless something that the mounter does not know
+// makeFree makes the folder, unless something that the mounter does not know
 // is mounted there: a mount from before a keeper that lost its memory.
-func (n *Node) makeStaging(target string) error {
+func (n *Node) makeFree(what, target string) error {
 	mounted, _, err := n.table.Mounted(target)
 	if err != nil {
 		return err
 	}
 	if mounted {
-		return storage.Errorf(storage.InUse, "the staging path %s is a mount point of something else; unmount it first", target)
+		return storage.Errorf(storage.InUse, "the %s %s is a mount point of something else; unmount it first", what, target)
 	}
-	_, err = n.makeDir("staging path", target)
+	_, err = n.makeDir(what, target)
 	return err
 }
 

@@ -23,7 +23,7 @@ func (n *Node) NodeGetVolumeStats(ctx context.Context, req *csi.NodeGetVolumeSta
 	ctx, cancel := context.WithTimeout(ctx, n.o.StatTimeout)
 	defer cancel()
 	u, err := n.stats.of(ctx, req.GetVolumePath())
-	n.told.note(req.GetVolumeId(), u, err)
+	n.told.note(knownID(req.GetVolumeId()), u, err)
 	if err != nil {
 		return nil, fmt.Errorf("measure %s: %w", req.GetVolumePath(), err)
 	}
@@ -50,7 +50,7 @@ func (n *Node) mountedAt(ctx context.Context, id, path string) (*Mounted, error)
 	if err != nil {
 		return nil, err
 	}
-	have := all.of(id)
+	have := all.of(knownID(id))
 	if have == nil || (!samePath(have.Target, path) && !have.boundAt(path)) {
 		return nil, storage.Errorf(storage.NotFound, "volume %s is not mounted at %s", id, path)
 	}

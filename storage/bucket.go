@@ -123,6 +123,8 @@ type Record struct {
 	// Owner is the last of them.
 	Epoch uint64 `json:"epoch,omitempty"`
 	Owner string `json:"owner,omitempty"`
+	// Inline is there for a volume that goes with a pod.
+	Inline *Inline `json:"inline,omitempty"`
 	// Leases by node: a volume with a live one is in use.
 	Leases map[string]Lease `json:"leases,omitempty"`
 

@@ -83,6 +83,8 @@ func (r *Record) check(id VolumeID) error {
 		return Errorf(Corrupt, "record of volume %q: phase %q: %s, %s, %s or %s are possible", id, r.Phase, Creating, Ready, Deleting, Archived)
 	case r.OnDelete != "" && r.OnDelete != DeleteData && r.OnDelete != Retain && r.OnDelete != Archive:
 		return Errorf(Corrupt, "record of volume %q: onDelete %q: %s, %s or %s are possible", id, r.OnDelete, DeleteData, Retain, Archive)
+	case r.Inline != nil && (r.Inline.Node == "" || r.Inline.Pod.UID == "" || r.Access != Single || r.Adopted || r.OnDelete != DeleteData):
+		return Errorf(Corrupt, "record of volume %q: it goes with a pod, so it needs the node's name, the pod's UID, access %s, a bucket of its own and onDelete %s", id, Single, DeleteData)
 	case r.Prefix != "" && !r.Adopted:
 		return Errorf(Corrupt, "record of volume %q: it is the folder %q of a bucket that is said to be its own", id, string(r.Prefix))
 	case r.Placement.Check() != nil:

@@ -60,8 +60,8 @@ func (m keeperMounter) Mounts(ctx context.Context) ([]driver.Mounted, error) {
 			}
 		}
 		mounts = append(mounts, driver.Mounted{
-			Group: config.Group,
-			ID:    s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead, Dead: s.Dead,
+			Group: config.Group, Inline: config.Inline,
+			ID: s.ID, Target: s.Target, Binds: s.Binds, ReadOnly: s.ReadOnly, Healthy: s.Serving && !s.Dead, Dead: s.Dead,
 		})
 	}
 	return mounts, nil
