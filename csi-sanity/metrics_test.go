@@ -188,6 +188,7 @@ func TestMetrics(t *testing.T) {
 		{"mounter", `holdfast_upload_duration_seconds_count{result="ok"}`, 1, 100},
 		{"mounter", `holdfast_commit_duration_seconds_count{result="ok"}`, 1, 100},
 		{"mounter", `holdfast_fuse_request_duration_seconds_count{opcode="write"}`, 3, 1000},
+		{"mounter", `holdfast_fuse_request_duration_seconds_count{opcode="getattr"}`, 1, 1000},
 		{"mounter", `holdfast_fuse_io_errors_total{opcode="write"}`, 0, 0},
 		{"mounter", "holdfast_cache_misses_total", 1, 1000},
 		{"mounter", "holdfast_cache_bad_blocks_total", 0, 0},

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"time"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -38,6 +39,10 @@ func (s *Session) prompt(n int) bool {
 	default:
 		return false // what a predecessor left comes first
 	}
+	var began time.Time
+	if s.counters != nil {
+		began = time.Now()
+	}
 	in := s.spare.request(n)
 	s.attr = attrAnswer{}
 	if !s.prompter.AttrNow(native.Uint64(in[nodeIDAt:]), &s.attr.attr) {
@@ -45,7 +50,11 @@ func (s *Session) prompt(n int) bool {
 	}
 	s.attr.head = fuse.OutHeader{Length: uint32(unsafe.Sizeof(s.attr)), Unique: native.Uint64(in[uniqueAt:])}
 	s.at("answer", opGetAttr)
-	s.send(opGetAttr, unsafe.Slice((*byte)(unsafe.Pointer(&s.attr)), unsafe.Sizeof(s.attr)))
+	answer := unsafe.Slice((*byte)(unsafe.Pointer(&s.attr)), unsafe.Sizeof(s.attr))
+	s.send(opGetAttr, answer)
+	if s.counters != nil {
+		s.counters.note(opGetAttr, time.Since(began), answer)
+	}
 	s.at("answered", opGetAttr)
 	s.spare.setLength(0)
 	return true
