@@ -12,13 +12,16 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
+// Client speaks to the API server.
+type Client = kubernetes.Interface
+
 // callTimeout bounds one call.
 const callTimeout = 20 * time.Second
 
 // Connect gives a client of the API server: of the one of the pod that this runs in, or,
 // where kubeconfig names a file, of that file's. agent is what the server's log calls us.
 // It asks nothing.
-func Connect(kubeconfig, agent string) (kubernetes.Interface, error) {
+func Connect(kubeconfig, agent string) (Client, error) {
 	find := rest.InClusterConfig
 	if kubeconfig != "" {
 		find = func() (*rest.Config, error) { return clientcmd.BuildConfigFromFlags("", kubeconfig) }

@@ -1,7 +1,8 @@
-// Package inuse says which pods have volumes of the driver: whoever takes the driver away
-// takes their files away.
+// Package inuse says which pods have volumes of the driver, and which volumes are about to
+// be deleted: whoever takes the driver away takes the files of the ones away, and leaves
+// the others for ever.
 //
-// Owns: that question to the API server, once.
+// Owns: those questions to the API server.
 //
 // Never: a change of anything.
 //

@@ -29,6 +29,28 @@ func (u Use) String() string {
 	return fmt.Sprintf("pod %s on node %s has %s", u.Pod, u.Node, what)
 }
 
+// Deleting returns the names of the driver's volumes that Kubernetes is about to delete, or
+// would: without the driver they stay for ever.
+func Deleting(ctx context.Context, client kubernetes.Interface, driver string) (names []string, err error) {
+	err = pages(func(o metav1.ListOptions) (string, error) {
+		list, err := client.CoreV1().PersistentVolumes().List(ctx, o)
+		if err != nil {
+			return "", fmt.Errorf("list PersistentVolumes: %w", err)
+		}
+		for _, v := range list.Items {
+			if v.Spec.CSI == nil || v.Spec.CSI.Driver != driver {
+				continue
+			}
+			released := v.Status.Phase == corev1.VolumeReleased && v.Spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimDelete
+			if released || v.DeletionTimestamp != nil {
+				names = append(names, v.Name)
+			}
+		}
+		return list.Continue, nil
+	})
+	return names, err
+}
+
 // Find returns what pods have of the driver's volumes. Pods that are over, or that no
 // node has yet, have nothing mounted.
 func Find(ctx context.Context, client kubernetes.Interface, driver string) ([]Use, error) {

@@ -72,6 +72,24 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestDeleting: volumes that only the driver can take out of the way, and no others.
+func TestDeleting(t *testing.T) {
+	phase := func(v *corev1.PersistentVolume, p corev1.PersistentVolumePhase, r corev1.PersistentVolumeReclaimPolicy) *corev1.PersistentVolume {
+		v.Status.Phase, v.Spec.PersistentVolumeReclaimPolicy = p, r
+		return v
+	}
+	const del, keep = corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain
+	client := fake.NewClientset(
+		phase(volume("bound", "ours", "x"), corev1.VolumeBound, del),
+		phase(volume("released", "ours", "x"), corev1.VolumeReleased, del),
+		phase(volume("kept", "ours", "x"), corev1.VolumeReleased, keep),
+		phase(volume("another's", "theirs", "x"), corev1.VolumeReleased, del),
+	)
+	if got, err := Deleting(t.Context(), client, "ours"); err != nil || !slices.Equal(got, []string{"released"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
 // TestFindFails: who cannot see does not say that nothing is there.
 func TestFindFails(t *testing.T) {
 	for _, resource := range []string{"persistentvolumes", "pods"} {
@@ -81,6 +99,9 @@ func TestFindFails(t *testing.T) {
 		})
 		if _, err := Find(t.Context(), client, "ours"); err == nil {
 			t.Errorf("%s that cannot be listed are taken for none", resource)
+		}
+		if _, err := Deleting(t.Context(), client, "ours"); (err == nil) != (resource == "pods") {
+			t.Errorf("without %s: %v", resource, err)
 		}
 	}
 }
