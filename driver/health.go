@@ -87,12 +87,34 @@ func (n *Node) NodeGetVolumeHealth(ctx context.Context, req *csi.NodeGetVolumeHe
 			break // one message for each reason
 		}
 	}
-	h, err := n.mounter.Health(ctx, string(id))
+	found, err := n.conditions(ctx, have)
 	if err != nil {
 		return nil, err
 	}
-	health.HealthStatuses = append(health.HealthStatuses, conditions(have, h)...)
+	health.HealthStatuses = append(health.HealthStatuses, found...)
 	return &csi.NodeGetVolumeHealthResponse{VolumeHealth: health}, nil
+}
+
+// conditions says what is not as it should be with a volume that is mounted here.
+func (n *Node) conditions(ctx context.Context, have *Mounted) ([]*condition, error) {
+	h, err := n.mounter.Health(ctx, have.ID)
+	if err != nil {
+		return nil, err
+	}
+	found := conditions(have, h)
+	if h.Dead || !h.Serving || h.Silent != "" || h.Away != "" {
+		return found, nil // the record cannot be asked, or need not
+	}
+	bounded, cancel := context.WithTimeout(ctx, slowAfter)
+	defer cancel()
+	r, err := n.records.GetRecord(bounded, storage.VolumeID(have.ID))
+	if err != nil {
+		return found, nil //nolint:nilerr // what is not known is not told
+	}
+	if _, ours := r.Leases[n.o.NodeID]; !ours && r.Access == storage.Single {
+		found = append(found, inaccessible("Lost", "node %s fell silent, and has lost the volume: it changes nothing there any more, and keeps aside what it had not committed; its pods must end, and the volume be unstaged there", n.o.NodeID))
+	}
+	return found, nil
 }
 
 // conditions says what is not as it should be with a mount.

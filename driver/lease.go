@@ -36,7 +36,7 @@ func (n *Node) evict(r *storage.Record) error {
 			continue
 		}
 		if left := n.seen.Left(r, node); left > 0 {
-			return storage.Errorf(storage.InUse, "volume %s is in use on node %s and can be on one node at a time; that ends when it is unstaged there, or at %s (in %s) if the node does not renew its lease until then",
+			return storage.Errorf(storage.InUse, "volume %s is in use on node %s and can be on one node at a time; that ends when it is unstaged there (end or move what uses it on that node), or at %s (in %s) if the node does not renew its lease until then; in Kubernetes, mark a node that is switched off for good by the taint node.kubernetes.io/out-of-service",
 				r.ID, node, time.Now().Add(left).UTC().Format(time.RFC3339), left.Round(time.Second))
 		}
 		r.Return(node)
@@ -104,8 +104,13 @@ func (n *Node) giveLeaseBack(ctx context.Context, id storage.VolumeID) error {
 }
 
 // Run renews the leases of what is mounted until ctx ends, at once at first: a
-// node that comes back has no time to lose.
+// node that comes back has no time to lose. It reports what is not well, too.
 func (n *Node) Run(ctx context.Context) error {
+	var reporter sync.WaitGroup
+	defer reporter.Wait()
+	if n.reports != nil {
+		reporter.Go(func() { n.report(ctx) })
+	}
 	tick := time.NewTicker(n.o.RenewEvery)
 	defer tick.Stop()
 	for {

@@ -113,9 +113,11 @@ const (
 	maxNodeID = 192
 )
 
-// NodeDeps are what a Node stands on. Table may be nil: the kernel's is read then.
+// NodeDeps are what a Node stands on. Table may be nil: the kernel's is read then; and
+// Reports: then nothing is reported.
 type NodeDeps struct {
 	Records storage.Records
+	Reports storage.Reports
 	Mounter Mounter
 	Table   MountTable
 	// Measure is Statfs in a process that is killed when ctx ends. It returns when
@@ -158,6 +160,7 @@ type Node struct {
 
 	// Dependencies.
 	records storage.Records
+	reports storage.Reports
 	mounter Mounter
 	table   MountTable
 	log     *slog.Logger
@@ -194,7 +197,7 @@ func NewNode(d NodeDeps, o NodeOptions) (*Node, error) {
 	if d.Log == nil {
 		d.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Node{records: d.Records, mounter: d.Mounter, table: d.Table, log: d.Log, o: o, stats: stats{measure: d.Measure}}, nil
+	return &Node{records: d.Records, reports: d.Reports, mounter: d.Mounter, table: d.Table, log: d.Log, o: o, stats: stats{measure: d.Measure}}, nil
 }
 
 // Register implements Service.

@@ -76,7 +76,7 @@ func (o nodeOptions) run(ctx context.Context, log *slog.Logger) (err error) {
 	defer func() { err = errors.Join(err, store.Close()) }()
 	mounter := keeperMounter{keeper.NewNode(o.keeper)}
 	node, err := driver.NewNode(
-		driver.NodeDeps{Records: store, Mounter: mounter, Measure: statfs, Log: log},
+		driver.NodeDeps{Records: store, Reports: store, Mounter: mounter, Measure: statfs, Log: log},
 		driver.NodeOptions{NodeID: o.nodeID, MaxVolumes: o.maxVolumes, LeaseFor: o.lease, LeaseGrace: min(storage.LeaseGrace, o.lease)},
 	)
 	if err != nil {

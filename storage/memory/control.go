@@ -9,6 +9,8 @@ type control struct {
 	buckets map[storage.BucketName]*bucket
 	users   map[string]*user
 	records map[storage.VolumeID]record
+	// reports of nodes, in the store's form.
+	reports map[string][]byte
 	// revision counts the writes of records: the condition of an update.
 	revision uint64
 	// keys counts the key pairs made, so that none is made twice.
@@ -27,6 +29,7 @@ func newControl() control {
 		buckets: map[storage.BucketName]*bucket{},
 		users:   map[string]*user{},
 		records: map[storage.VolumeID]record{},
+		reports: map[string][]byte{},
 		space:   defaultSpace,
 
 		rules: map[root]storage.Placement{}, topology: defaultTopology(),

@@ -10,6 +10,7 @@ import (
 
 func TestBuckets(t *testing.T)  { storagetest.Buckets(t, New()) }
 func TestRecords(t *testing.T)  { storagetest.Records(t, New()) }
+func TestReports(t *testing.T)  { storagetest.Reports(t, New()) }
 func TestCapacity(t *testing.T) { storagetest.Capacity(t, New()) }
 
 func TestPlacer(t *testing.T) {

@@ -81,6 +81,8 @@ func TestVolume(t *testing.T) {
 
 func TestRecords(t *testing.T) { storagetest.Records(t, open(t)) }
 
+func TestReports(t *testing.T) { storagetest.Reports(t, open(t)) }
+
 func TestCapacity(t *testing.T) { storagetest.Capacity(t, open(t)) }
 
 func TestPlacer(t *testing.T) { storagetest.Placer(t, open(t), open(t)) }
