@@ -109,7 +109,7 @@ func (n *Node) conditions(ctx context.Context, have *Mounted) ([]*condition, err
 	defer cancel()
 	r, err := n.records.GetRecord(bounded, storage.VolumeID(have.ID))
 	if err != nil {
-		return found, nil //nolint:nilerr // what is not known is not told
+		return found, nil // what is not known is not told
 	}
 	if _, ours := r.Leases[n.o.NodeID]; !ours && r.Access == storage.Single {
 		found = append(found, inaccessible("Lost", "node %s fell silent, and has lost the volume: it changes nothing there any more, and keeps aside what it had not committed; its pods must end, and the volume be unstaged there", n.o.NodeID))

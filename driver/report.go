@@ -36,7 +36,7 @@ func Findings(health []*csi.VolumeHealth_VolumeHealthEntry) []storage.Finding {
 func (n *Node) report(ctx context.Context) {
 	// Another process of this node may have reported before: its last word is replaced.
 	said := true
-	beat := uint64(time.Now().UnixNano()) //nolint:gosec // only that it is another one matters
+	beat := uint64(time.Now().UnixNano()) // only that it is another one matters
 	tick := time.NewTicker(n.o.RenewEvery)
 	defer tick.Stop()
 	for {

@@ -9,7 +9,10 @@ import (
 	"os"
 	"strings"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"k8s.io/klog/v2"
 
 	"github.com/holdfast-csi/holdfast/driver"
@@ -23,7 +26,9 @@ import (
 const podNamespace = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 const companionLong = `Speak to the Kubernetes API server: keep a Secret with S3 keys beside the claims
-that ask for one. It runs beside the controller; of several one works.`
+that ask for one, tell claims and pods by events what is wrong with their volumes,
+and end the leases of nodes that are given up. It runs beside the controller; of
+several one works.`
 
 func newCompanion(a *app) *cobra.Command {
 	cmd := &cobra.Command{
@@ -37,6 +42,7 @@ func newCompanion(a *app) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&o.filer, "filer", "", "address of the filer's gRPC port, host:port")
 	o.tls.register(f)
+	f.StringVar(&o.controller, "controller-socket", "", "the controller's CSI socket, to ask what is wrong with volumes (default: only what nodes report is told)")
 	f.StringVar(&o.endpoint.URL, "s3-endpoint", "", "URL of the S3 gateway as pods reach it, for their Secrets")
 	f.StringVar(&o.endpoint.Region, "s3-region", region, "region that the Secrets name")
 	f.StringVar(&o.caFile, "s3-ca-file", "", "file with the certificate of the authority of an https endpoint, for the Secrets (default: none)")
@@ -52,11 +58,11 @@ func newCompanion(a *app) *cobra.Command {
 }
 
 type companionOptions struct {
-	filer, caFile string
-	tls           tlsFiles
-	endpoint      s3secret.Endpoint
-	namespaces    []string
-	kube          companion.Options
+	filer, caFile, controller string
+	tls                       tlsFiles
+	endpoint                  s3secret.Endpoint
+	namespaces                []string
+	kube                      companion.Options
 }
 
 func (o companionOptions) run(ctx context.Context, log *slog.Logger) (err error) {
@@ -90,7 +96,16 @@ func (o companionOptions) run(ctx context.Context, log *slog.Logger) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	c, err := companion.New(companion.Deps{Records: store, Log: log}, o.kube)
+	deps := companion.Deps{Records: store, Reports: store, Log: log}
+	if o.controller != "" {
+		conn, err := grpc.NewClient("unix://"+strings.TrimPrefix(o.controller, "unix://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return fmt.Errorf("the controller's socket: %w", err)
+		}
+		defer func() { err = errors.Join(err, conn.Close()) }()
+		deps.Health = healthOf(csi.NewControllerClient(conn))
+	}
+	c, err := companion.New(deps, o.kube)
 	if err != nil {
 		return err
 	}
@@ -98,4 +113,26 @@ func (o companionOptions) run(ctx context.Context, log *slog.Logger) (err error)
 		return err
 	}
 	return nil
+}
+
+// healthPage is how many volumes that are not well one call lists.
+const healthPage = 500
+
+// healthOf asks the controller which volumes are not well.
+func healthOf(c csi.ControllerClient) func(context.Context) (map[storage.VolumeID][]storage.Finding, error) {
+	return func(ctx context.Context) (map[storage.VolumeID][]storage.Finding, error) {
+		found := map[storage.VolumeID][]storage.Finding{}
+		for token := ""; ; {
+			resp, err := c.ControllerListVolumeHealth(ctx, &csi.ControllerListVolumeHealthRequest{MaxEntries: healthPage, StartingToken: token})
+			if err != nil {
+				return nil, err
+			}
+			for _, h := range resp.GetEntries() {
+				found[storage.VolumeID(h.GetVolumeId())] = driver.Findings(h.GetHealthStatuses())
+			}
+			if token = resp.GetNextToken(); token == "" {
+				return found, nil
+			}
+		}
+	}
 }

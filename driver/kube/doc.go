@@ -9,5 +9,5 @@
 // Flow: three programs. issuer makes the certificates and keys of the cluster; taint
 // frees a node that is ready; companion runs beside the controller: in it, claims knows
 // which claim has which volume, tell writes events, and each job has a package of its own
-// (s3secret). companion/rbac.yaml has the rights that they need.
+// (s3secret, health, outofservice). companion/rbac.yaml has the rights that they need.
 package kube

@@ -24,6 +24,8 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/holdfast-csi/holdfast/driver/kube/claims"
+	"github.com/holdfast-csi/holdfast/driver/kube/health"
+	"github.com/holdfast-csi/holdfast/driver/kube/outofservice"
 	"github.com/holdfast-csi/holdfast/driver/kube/s3secret"
 	"github.com/holdfast-csi/holdfast/driver/kube/tell"
 	"github.com/holdfast-csi/holdfast/storage"
@@ -57,6 +59,9 @@ type Options struct {
 	Driver  string
 	Version string
 	Secrets s3secret.Options
+	// HealthEvery and LeasesEvery are how often volumes and leases are looked at; their
+	// packages' own when zero.
+	HealthEvery, LeasesEvery time.Duration
 }
 
 // Validate says whether the options can work.
@@ -71,9 +76,12 @@ func (o Options) Validate() error {
 }
 
 // Deps are what a companion stands on. Client may be nil: it is made from the options.
+// Health lists what the controller finds wrong; it may be nil, too.
 type Deps struct {
 	Client  kubernetes.Interface
-	Records s3secret.Records
+	Records storage.Records
+	Reports storage.Reports
+	Health  func(context.Context) (map[storage.VolumeID][]storage.Finding, error)
 	Log     *slog.Logger
 }
 
@@ -192,6 +200,11 @@ func (c *Companion) work(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	releaser, err := outofservice.New(outofservice.Deps{Claims: known, Records: c.d.Records, Tell: teller, Log: c.d.Log, Every: c.o.LeasesEvery}, factory)
+	if err != nil {
+		return err
+	}
+	watcher := health.New(health.Deps{Client: c.d.Client, Claims: known, Reports: c.d.Reports, Controller: c.d.Health, Tell: teller, Log: c.d.Log, Every: c.o.HealthEvery})
 	ctx, cancel := context.WithCancel(ctx)
 	defer factory.Shutdown()
 	defer cancel()
@@ -201,6 +214,8 @@ func (c *Companion) work(ctx context.Context) error {
 	}
 	jobs, ctx := errgroup.WithContext(ctx)
 	jobs.Go(func() error { return keeper.Run(ctx) })
+	jobs.Go(func() error { return releaser.Run(ctx) })
+	jobs.Go(func() error { return watcher.Run(ctx) })
 	if err := jobs.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}

@@ -156,7 +156,7 @@ func (w *world) bindSecrets(namespace string) {
 
 func (w *world) options() companion.Options {
 	return companion.Options{
-		Namespace: system, Driver: driver.Name,
+		Namespace: system, Driver: driver.Name, HealthEvery: 100 * time.Millisecond, LeasesEvery: 100 * time.Millisecond,
 		Secrets: s3secret.Options{
 			Namespaces: []string{tenant}, Own: driver.OwnContent, Refresh: 100 * time.Millisecond,
 			Endpoint: s3secret.Endpoint{URL: endpoint, Region: "us-east-1"},
@@ -167,7 +167,7 @@ func (w *world) options() companion.Options {
 // run runs a companion until the test ends.
 func (w *world) run(client kubernetes.Interface) {
 	w.t.Helper()
-	c, err := companion.New(companion.Deps{Client: client, Records: w.store, Log: slog.New(slog.NewTextHandler(w.log, nil))}, w.options())
+	c, err := companion.New(companion.Deps{Client: client, Records: w.store, Reports: w.store, Health: w.health, Log: slog.New(slog.NewTextHandler(w.log, nil))}, w.options())
 	must(w.t, err)
 	ctx, stop := context.WithCancel(context.WithoutCancel(w.t.Context()))
 	ended := make(chan error, 1)
@@ -183,6 +183,16 @@ func (w *world) run(client kubernetes.Interface) {
 			w.t.Error("the companion does not end")
 		}
 	})
+}
+
+// health is what the controller finds, as cmd asks for it over CSI.
+func (w *world) health(ctx context.Context) (map[storage.VolumeID][]storage.Finding, error) {
+	resp, err := w.control.ControllerListVolumeHealth(ctx, &csi.ControllerListVolumeHealthRequest{})
+	found := map[storage.VolumeID][]storage.Finding{}
+	for _, h := range resp.GetEntries() {
+		found[storage.VolumeID(h.GetVolumeId())] = driver.Findings(h.GetHealthStatuses())
+	}
+	return found, err
 }
 
 // claim makes a claim, the volume that the provisioner makes for it, and their binding,

@@ -52,13 +52,14 @@ func New(recorder record.EventRecorder, every time.Duration) *Teller {
 
 // Trouble writes a warning about a matter of an object, unless that was just told.
 // matter keeps apart what can be wrong at the same time, and is no part of the event.
-// Another text alone is no news: figures in it change with each look.
-func (t *Teller) Trouble(about Object, matter, reason, message string) {
+// Another text alone is no news: figures in it change with each look. It reports whether
+// one was written.
+func (t *Teller) Trouble(about Object, matter, reason, message string) bool {
 	t.mu.Lock()
 	of := t.mu.told[about.GetUID()]
 	if last, ok := of[matter]; ok && last.reason == reason && time.Since(last.at) < t.again {
 		t.mu.Unlock()
-		return
+		return false
 	}
 	t.pruneLocked()
 	if of = t.mu.told[about.GetUID()]; of == nil {
@@ -68,13 +69,17 @@ func (t *Teller) Trouble(about Object, matter, reason, message string) {
 	of[matter] = told{reason, time.Now()}
 	t.mu.Unlock()
 	t.recorder.Event(about, corev1.EventTypeWarning, reason, cut(message))
+	return true
 }
 
-// Well writes a normal event if trouble was told in this matter, by this process.
-func (t *Teller) Well(about Object, matter, reason, message string) {
-	if t.forget(about.GetUID(), matter) {
+// Well writes a normal event if trouble was told in this matter, by this process, and
+// reports whether it was.
+func (t *Teller) Well(about Object, matter, reason, message string) bool {
+	was := t.forget(about.GetUID(), matter)
+	if was {
 		t.recorder.Event(about, corev1.EventTypeNormal, reason, cut(message))
 	}
+	return was
 }
 
 // Over forgets a trouble without a word.
