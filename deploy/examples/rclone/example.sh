@@ -12,6 +12,11 @@ export RCLONE_CONFIG_BUCKET_ENDPOINT="$AWS_ENDPOINT_URL"
 export RCLONE_CONFIG_BUCKET_REGION="$AWS_REGION"
 export RCLONE_CONFIG_BUCKET_FORCE_PATH_STYLE=true
 export RCLONE_CONFIG_BUCKET_NO_CHECK_BUCKET=true
+# It does not know the variable of the AWS SDKs, and fails if it is set.
+if [ -n "${AWS_CA_BUNDLE:-}" ]; then
+  export RCLONE_CA_CERT="$AWS_CA_BUNDLE"
+  unset AWS_CA_BUNDLE
+fi
 
 object="bucket:$BUCKET_NAME/${BUCKET_PREFIX:-}example-rclone.txt"
 
