@@ -289,11 +289,12 @@ func TestStaticVolume(t *testing.T) {
 	// Made once, by whoever makes the PersistentVolume.
 	v := in.create(t, volumeName(t), "--param", "bucketName=static-bucket", "--param", "onDelete=retain")
 	node := in.nodeService(t)
-	stage := func(id string) error {
-		_, err := node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: filepath.Join(in.work, "static-staging"), VolumeCapability: oneWriter()})
+	stage := func(id string, attributes map[string]string) error {
+		_, err := node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: filepath.Join(in.work, "static-staging"), VolumeCapability: oneWriter(), VolumeContext: attributes})
 		return err
 	}
-	refused(t, "a handle that no volume has", stage("static-bucket"), codes.NotFound, "static-bucket")
+	refused(t, "a handle that no volume has", stage("static-bucket", map[string]string{"bucketName": "static-bucket"}), codes.NotFound, "static-bucket", "volumeHandle")
+	refused(t, "another bucket", stage(v.name, map[string]string{"bucketName": "other"}), codes.InvalidArgument, "other", "static-bucket")
 	s := (&volume{in: in, name: v.name, Bucket: v.name}).stageFor(t, node, oneWriter())
 	dir := s.mustPublish(t, "pod", false)
 	if err := sameContent(filepath.Join(dir, "old"), "from before Holdfast"); err != nil {

@@ -145,6 +145,33 @@ func TestFigures(t *testing.T) {
 	})
 }
 
+// TestStaticAttributes: a PersistentVolume that was written by hand names another bucket
+// than the volume has: that is not passed over.
+func TestStaticAttributes(t *testing.T) {
+	b := newBench(t)
+	b.create(t)
+	stage := func(id string, attributes map[string]string) error {
+		_, err := b.node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: b.path("staging"), VolumeCapability: mountCap(everyone), VolumeContext: attributes})
+		return err
+	}
+	for _, attributes := range []map[string]string{{"bucketName": "videos"}, {"bucket": "videos"}, {"prefix": "a"}} {
+		err := stage("photos", attributes)
+		wantKind(t, fmt.Sprint(attributes), err, storage.Invalid)
+		if !strings.Contains(fmt.Sprint(err), "leave it out") {
+			t.Error(err)
+		}
+	}
+	err := stage("videos", map[string]string{"bucketName": "videos"})
+	wantKind(t, "a bucket without a volume", err, storage.NotFound)
+	if !strings.Contains(fmt.Sprint(err), "volumeHandle") {
+		t.Error(err)
+	}
+	if len(b.mounter.mu.at) > 0 {
+		t.Errorf("mounted: %v", b.mounter.mu.at)
+	}
+	must(t, stage("photos", map[string]string{"bucket": "photos", "storage.kubernetes.io/csiProvisionerIdentity": "x", "access": "shared"}))
+}
+
 func TestLifeOfAMount(t *testing.T) {
 	b := newBench(t)
 	b.create(t)

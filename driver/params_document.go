@@ -52,6 +52,12 @@ The templates need external-provisioner with ` + "`--extra-create-metadata`" + `
 
 The file system type (` + "`csi.storage.k8s.io/fstype`" + `) is ` + "`" + fileSystem + "`" + ` or left out; others are refused.
 
+## PersistentVolumes made by hand
+
+` + "`volumeHandle`" + ` is the id of a volume that is there (` + "`ListVolumes`, `holdfast volume list`" + `, the ` + "`volumeHandle`" + ` of the PersistentVolume that it had), ` + "`driver`" + ` is ` + "`" + Name + "`" + `, and ` + "`volumeAttributes`" + ` are not needed: nodes read the volume's record. Attributes that name another bucket or folder than the volume has are refused. ` + "`accessModes`" + ` have to be such as the volume was made for.
+
+A bucket that no volume has yet becomes one by a claim of a StorageClass with ` + "`bucketName`" + ` and ` + "`onDelete: retain`" + ` (above); its PersistentVolume can be kept (` + "`persistentVolumeReclaimPolicy: Retain`" + `) and made anew by hand, in another cluster too that uses the same SeaweedFS. A PersistentVolume cannot bring a bucket in by itself.
+
 ## Inline volumes
 
 A volume may stand in a pod's own specification (` + "`volumes: - csi: {driver: csi.holdfast.io, volumeAttributes: …}`" + `). Its bucket is made when the pod starts and deleted when the pod is gone, also after the loss of its node. One pod has it, on one node. The pod's author writes the attributes, so only these are allowed: ` + "`" + sizeAttribute + "`" + ` (512Mi, 10Gi; 1Gi without it), ` + "`" + optionsAttribute + "`" + ` (by commas, as above, without ` + "`noexec`" + `), ` + "`" + strings.Join(inlineParameters, "`, `") + "`" + `. Anything that names a bucket, keeps one, or says where content is stored is refused by name; so are secrets. What one needs of those, one takes from a claim.

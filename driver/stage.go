@@ -37,7 +37,7 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	}
 	err = n.pending.do(ctx, id, "NodeStageVolume", func() error {
 		return n.unhurried(ctx, id, func(ctx context.Context) error {
-			return n.stage(ctx, id, req.GetStagingTargetPath(), req.GetVolumeCapability(), group)
+			return n.stage(ctx, id, req, group)
 		})
 	})
 	if err != nil {
@@ -46,10 +46,29 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	return &csi.NodeStageVolumeResponse{}, nil
 }
 
-func (n *Node) stage(ctx context.Context, id storage.VolumeID, target string, c *csi.VolumeCapability, group *uint32) error {
+// means says whether the volume is the one that a PersistentVolume's attributes speak of.
+// They are not needed, and where somebody has written them by hand they must not be
+// passed over: another bucket than the one that is named would be mounted.
+func means(attributes map[string]string, id storage.VolumeID, r *storage.Record, err error) error {
+	if storage.Is(err, storage.NotFound) && attributes["bucketName"] != "" {
+		return fmt.Errorf("%w: volumeHandle has to be the id of a volume that is there, and bucketName has no effect in a PersistentVolume; a bucket that no volume has becomes one by a claim of a StorageClass with bucketName and onDelete=retain", err)
+	}
+	if err != nil {
+		return err
+	}
+	for name, is := range map[string]string{contextBucket: string(r.Bucket), "bucketName": string(r.Bucket), contextPrefix: string(r.Prefix)} {
+		if said, given := attributes[name]; given && said != is {
+			return storage.Errorf(storage.Invalid, "attribute %s=%.64q: volume %s has %q: leave it out", name, said, id, is)
+		}
+	}
+	return nil
+}
+
+func (n *Node) stage(ctx context.Context, id storage.VolumeID, req *csi.NodeStageVolumeRequest, group *uint32) error {
+	target, c := req.GetStagingTargetPath(), req.GetVolumeCapability()
 	m := c.GetAccessMode().GetMode()
 	r, err := n.records.GetRecord(ctx, id)
-	if err != nil {
+	if err := means(req.GetVolumeContext(), id, &r, err); err != nil {
 		return err
 	}
 	if err := checkReady(&r); err != nil {
