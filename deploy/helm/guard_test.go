@@ -447,3 +447,57 @@ func TestUpgradeRestartsLittle(t *testing.T) {
 		t.Error("SeaweedFS is restarted by an upgrade of Holdfast")
 	}
 }
+
+// TestCompanionMayDoWhatItNeeds: the chart gives it all the rights that its own tests run it
+// with (driver/kube/companion/rbac.yaml).
+func TestCompanionMayDoWhatItNeeds(t *testing.T) {
+	text, err := os.ReadFile("../../driver/kube/companion/rbac.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := func(all []runtime.Object) (everywhere, here, secrets []rbacv1.PolicyRule) {
+		for _, o := range all {
+			switch o := o.(type) {
+			case *rbacv1.ClusterRole:
+				if strings.HasSuffix(o.Name, "-s3-secrets") {
+					secrets = append(secrets, o.Rules...)
+				} else {
+					everywhere = append(everywhere, o.Rules...)
+				}
+			case *rbacv1.Role:
+				switch o.Name {
+				case "holdfast-s3-secrets":
+					secrets = append(secrets, o.Rules...)
+				case "holdfast-controller", "holdfast-companion":
+					here = append(here, o.Rules...)
+				}
+			}
+		}
+		return everywhere, here, secrets
+	}
+	covered := func(want rbacv1.PolicyRule, given []rbacv1.PolicyRule) {
+		for _, resource := range want.Resources {
+			for _, verb := range want.Verbs {
+				if !slices.ContainsFunc(given, func(r rbacv1.PolicyRule) bool {
+					return slices.Equal(r.APIGroups, want.APIGroups) && slices.Contains(r.Resources, resource) && slices.Contains(r.Verbs, verb) && len(r.ResourceNames) == 0
+				}) {
+					t.Errorf("the chart does not let it %s %s", verb, resource)
+				}
+			}
+		}
+	}
+	wantEverywhere, wantHere, wantSecrets := rules(objects(t, string(text)))
+	if len(wantEverywhere) == 0 || len(wantHere) == 0 || len(wantSecrets) == 0 {
+		t.Fatalf("%d, %d and %d rules in rbac.yaml", len(wantEverywhere), len(wantHere), len(wantSecrets))
+	}
+	everywhere, here, secrets := rules(objects(t, manifest(t, cases(t)["full"])))
+	for _, w := range wantEverywhere {
+		covered(w, everywhere)
+	}
+	for _, w := range wantHere {
+		covered(w, here)
+	}
+	for _, w := range wantSecrets {
+		covered(w, secrets)
+	}
+}
