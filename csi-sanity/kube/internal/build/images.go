@@ -102,6 +102,7 @@ func (b *Builder) images(ctx context.Context) ([]images.Image, error) {
 		single(PauseImage, "/pause", bin("pause")),
 		single(LoadImage, "/load", bin("load")),
 		shell(ShellImage),
+		shell("docker.io/library/busybox:1.37"), // of deploy/examples
 		single(dnsRepository+coredns, "/coredns", bin("coredns")),
 		single(sidecars+"csi-provisioner:"+provisioner, "/csi-provisioner", bin("csi-provisioner")),
 		single(sidecars+"csi-resizer:"+resizer, "/csi-resizer", bin("csi-resizer")),
@@ -151,7 +152,7 @@ const (
 func weedImage(weed string, applets map[string]string) images.Image {
 	const refusal = "#!/bin/sh\necho 'this image is made of the binary alone: give the command, /usr/bin/weed' >&2\nexit 64\n"
 	return images.Image{
-		Ref:   "chrislusf/seaweedfs:" + weedTag,
+		Ref:   "docker.io/chrislusf/seaweedfs:" + weedTag,
 		Files: map[string]string{"/usr/bin/weed": weed, busybox: busybox}, Links: applets,
 		Texts: map[string]string{"/entrypoint.sh": refusal}, Entrypoint: []string{"/entrypoint.sh"},
 	}

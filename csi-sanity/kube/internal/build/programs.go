@@ -62,6 +62,7 @@ func pinned() []module {
 			"agnhost":       "k8s.io/kubernetes/test/images/agnhost",
 			"ginkgo":        "github.com/onsi/ginkgo/v2/ginkgo",
 		}},
+		{dir: "deploy/helm", programs: map[string]string{"helm": "helm.sh/helm/v4/cmd/helm"}},
 		{dir: kubernetesDir, tests: true, programs: map[string]string{"storage-suite": "./storagesuite"}},
 	}
 }
@@ -153,7 +154,7 @@ func (b *Builder) hashModule(dir string) (string, error) {
 	sum := sha256.New()
 	root := filepath.Join(b.Root, dir)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil || d.IsDir() || !slices.Contains([]string{".go", ".mod", ".sum"}, filepath.Ext(path)) {
 			return err
 		}
 		text, err := os.ReadFile(path)

@@ -29,7 +29,8 @@ import (
 
 // Image is what an archive holds.
 type Image struct {
-	// Ref is the whole name, with a tag: registry/path:tag.
+	// Ref is the whole name, with a registry and a tag: docker.io/library/name:tag is
+	// what a manifest calls name:tag.
 	Ref string
 	// Files are paths in the image and where their content comes from.
 	Files map[string]string
