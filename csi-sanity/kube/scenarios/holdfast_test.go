@@ -216,13 +216,13 @@ func TestUpgrade(t *testing.T) {
 }
 
 // volumesOn are the mounts of volumes that a node has.
-func volumesOn(t *testing.T, node int) []string {
+func volumesOn(ctx context.Context, t *testing.T, node int) []string {
 	t.Helper()
 	line, err := cluster.EnterNode(folder, node, "cat", "/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	table, err := exec.CommandContext(ctx, line[0], line[1:]...).Output()
 	if err != nil {
@@ -340,8 +340,8 @@ func TestDrainAndReboot(t *testing.T) {
 	if got := within(t, 30*time.Second, "exec", space, "db-0", "--", "cat", "/data/record"); got != "kept" {
 		t.Errorf("after the drain the record holds %q, want %q", got, "kept")
 	}
-	eventually(t, time.Minute, func(context.Context) error {
-		if left := volumesOn(t, 2); len(left) > 0 {
+	eventually(t, time.Minute, func(ctx context.Context) error {
+		if left := volumesOn(ctx, t, 2); len(left) > 0 {
 			return fmt.Errorf("the drained node still has %d mounts:\n%s", len(left), strings.Join(left, "\n"))
 		}
 		return nil
@@ -356,7 +356,7 @@ func TestDrainAndReboot(t *testing.T) {
 		}
 		return err
 	})
-	if left := volumesOn(t, 2); len(left) > 0 {
+	if left := volumesOn(t.Context(), t, 2); len(left) > 0 {
 		t.Errorf("the rebooted node has mounts:\n%s", strings.Join(left, "\n"))
 	}
 }

@@ -10,7 +10,7 @@ import (
 func TestUninstall(t *testing.T) {
 	section(t, "Uninstall")
 	for node := 1; node <= 2; node++ {
-		if left := volumesOn(t, node); len(left) > 0 {
+		if left := volumesOn(t.Context(), t, node); len(left) > 0 {
 			t.Errorf("node %d still has mounts:\n%s", node, strings.Join(left, "\n"))
 		}
 	}
