@@ -89,10 +89,24 @@ func removeCgroups(f Folder, wait time.Duration) error {
 	if err != nil {
 		return err
 	}
-	name := filepath.Dir(cgroupRoot(f, 1))
+	return removeTrees(all, filepath.Dir(cgroupRoot(f, 1)), wait)
+}
+
+// removeNodeCgroups is what a reboot does: the groups of a stopped node's
+// containers would each cost its next kubelet three seconds of looking for them,
+// before it calls itself ready.
+func removeNodeCgroups(f Folder, node int) error {
+	all, err := hierarchies()
+	if err != nil {
+		return err
+	}
+	return removeTrees(all, cgroupRoot(f, node), endWait)
+}
+
+func removeTrees(hierarchies []string, name string, wait time.Duration) error {
 	for until := time.Now().Add(wait); ; time.Sleep(100 * time.Millisecond) {
 		var left []error
-		for _, hierarchy := range all {
+		for _, hierarchy := range hierarchies {
 			left = append(left, removeCgroup(hierarchy+name))
 		}
 		err := errors.Join(left...)

@@ -238,6 +238,9 @@ func (c *controller) startNode(n int) error {
 
 // launchNode clones the node's init, gives it a network, and has it start all.
 func (c *controller) launchNode(n int) (*node, error) {
+	if err := removeNodeCgroups(c.folder, n); err != nil {
+		return nil, err
+	}
 	if err := makeCgroups(c.folder, n); err != nil {
 		return nil, err
 	}
