@@ -43,7 +43,7 @@ func TestStorageSuite(t *testing.T) {
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "ginkgo"), "--no-color", fmt.Sprintf("--procs=%d", suiteProcesses), "--timeout="+limit.String(),
 		"--focus=External.Storage", "--skip="+strings.Join(skip, "|"), "--json-report=suite.json", "--output-dir="+work, "--silence-skips",
-		filepath.Join(bin, "storage-suite"), "--",
+		filepath.Join(bin, "storage-suite.test"), "--",
 		"-kubeconfig="+folder.Kubeconfig(), "-kubectl-path="+filepath.Join(bin, "kubectl"), "-provider=local",
 		"-storage.testdriver="+filepath.Join(files, "driver.yaml"), "-num-nodes=2", "-allowed-not-ready-nodes=0",
 		"-minStartupPods=0", "-disable-log-dump", "-delete-namespace=true")
