@@ -49,8 +49,8 @@ func Start(t *testing.T) *Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // only files of these three, and no mount
-		if !t.Failed() {
-			_ = os.RemoveAll(dir) //nolint:forbidigo // as above
+		if err := os.RemoveAll(dir); err != nil { //nolint:forbidigo // as above
+			t.Errorf("clean up: %v", err)
 		}
 	})
 	s := &server{t: t, bin: bin, dir: dir}
