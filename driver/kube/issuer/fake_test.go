@@ -22,11 +22,11 @@ type fakeSecrets struct {
 		all     map[string]*corev1.Secret
 		version int
 		writes  int
+		// fail is what each reading answers with, when set.
+		fail error
 	}
 	// before is called ahead of each write, outside the lock.
 	before func(verb, name string)
-	// fail is what each call answers with, when set.
-	fail error
 }
 
 func newFakeSecrets() *fakeSecrets {
@@ -36,11 +36,11 @@ func newFakeSecrets() *fakeSecrets {
 }
 
 func (f *fakeSecrets) Get(_ context.Context, name string, _ metav1.GetOptions) (*corev1.Secret, error) {
-	if f.fail != nil {
-		return nil, f.fail
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.mu.fail != nil {
+		return nil, f.mu.fail
+	}
 	s, ok := f.mu.all[name]
 	if !ok {
 		return nil, apierrors.NewNotFound(secretResource, name)
@@ -91,6 +91,13 @@ func (f *fakeSecrets) put(s *corev1.Secret) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.putLocked(s.DeepCopy())
+}
+
+// failing has each reading fail, until it is called with nil.
+func (f *fakeSecrets) failing(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.fail = err
 }
 
 func (f *fakeSecrets) remove(name string) {

@@ -261,7 +261,7 @@ func TestTwoIssuers(t *testing.T) {
 func TestRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, Options{})
-		r.secrets.fail = errors.New("away")
+		r.secrets.failing(errors.New("away"))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- r.Run(ctx) }()
@@ -270,7 +270,7 @@ func TestRun(t *testing.T) {
 		if r.Ready() == nil || r.secrets.writes() != 0 {
 			t.Error("it is ready, or has written, without an API server")
 		}
-		r.secrets.fail = nil
+		r.secrets.failing(nil)
 		time.Sleep(10 * time.Second) //nolint:forbidigo // time is free here
 		synctest.Wait()
 		if err := r.Ready(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,7 @@ import (
 
 // fakeNode is one node of the API server. It applies the one patch that is sent.
 type fakeNode struct {
+	mu      sync.Mutex
 	node    corev1.Node
 	drivers []storagev1.CSINodeDriver // nil for no CSINode
 	// before is called ahead of a patch.
@@ -28,10 +30,14 @@ type fakeNode struct {
 }
 
 func (f *fakeNode) Get(context.Context, string, metav1.GetOptions) (*corev1.Node, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	return f.node.DeepCopy(), nil
 }
 
 func (f *fakeNode) Patch(_ context.Context, _ string, t types.PatchType, data []byte, _ metav1.PatchOptions, _ ...string) (*corev1.Node, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.before != nil {
 		f.before()
 	}
@@ -51,12 +57,28 @@ func (f *fakeNode) Patch(_ context.Context, _ string, t types.PatchType, data []
 		return nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Node"}, "n", nil)
 	}
 	f.node.Spec.Taints = nil
-	return &f.node, json.Unmarshal(steps[1].Value, &f.node.Spec.Taints)
+	return f.node.DeepCopy(), json.Unmarshal(steps[1].Value, &f.node.Spec.Taints)
+}
+
+// register says which drivers the node has.
+func (f *fakeNode) register(drivers []storagev1.CSINodeDriver) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drivers = drivers
+}
+
+// patched is how many patches came.
+func (f *fakeNode) patched() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.patches
 }
 
 type fakeCSINode struct{ *fakeNode }
 
 func (f fakeCSINode) Get(context.Context, string, metav1.GetOptions) (*storagev1.CSINode, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.drivers == nil {
 		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "csinodes"}, "n")
 	}
@@ -83,14 +105,14 @@ func TestRemove(t *testing.T) {
 		done := make(chan error)
 		go func() { done <- r.Remove(t.Context()) }()
 		for _, drivers := range [][]storagev1.CSINodeDriver{nil, {{Name: "another"}}} {
-			f.drivers = drivers
+			f.register(drivers)
 			time.Sleep(5 * time.Second) //nolint:forbidigo // time is free here
 			synctest.Wait()
-			if f.patches != 0 {
+			if f.patched() != 0 {
 				t.Fatalf("the taint goes while the node's drivers are %v", drivers)
 			}
 		}
-		f.drivers = []storagev1.CSINodeDriver{{Name: "another"}, {Name: "d"}}
+		f.register([]storagev1.CSINodeDriver{{Name: "another"}, {Name: "d"}})
 		if err := <-done; err != nil {
 			t.Fatal(err)
 		}
