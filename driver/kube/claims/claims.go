@@ -5,7 +5,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/informers"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
@@ -53,10 +52,18 @@ func New(factory informers.SharedInformerFactory, driver string) (*Claims, error
 	return c, nil
 }
 
-// slim drops what nobody here reads: it is most of an object.
+// slim drops what nobody here reads: it is most of an object. What it was given may be
+// somebody else's too, so it changes a copy of the outermost structure.
 func slim(obj any) (any, error) {
-	if m, err := meta.Accessor(obj); err == nil {
-		m.SetManagedFields(nil)
+	switch o := obj.(type) {
+	case *corev1.PersistentVolumeClaim:
+		less := *o
+		less.ManagedFields = nil
+		return &less, nil
+	case *corev1.PersistentVolume:
+		less := *o
+		less.ManagedFields = nil
+		return &less, nil
 	}
 	return obj, nil
 }
