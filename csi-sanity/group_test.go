@@ -88,4 +88,22 @@ func TestMountGroup(t *testing.T) {
 	if out, err := stranger.CombinedOutput(); err == nil {
 		t.Errorf("somebody else wrote to the group's object: %s", out)
 	}
+
+	// The next pod has another group, and finds what the first has made as its own.
+	const next = 5432
+	if _, err := node.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: v.Bucket, TargetPath: pod}); err != nil {
+		t.Fatal(err)
+	}
+	if err := publish(fmt.Sprint(next), pod); err != nil {
+		t.Fatal(err)
+	}
+	owned(t, pod, next, os.ModeSetgid|0o777)
+	owned(t, filepath.Join(pod, "folder"), next, os.ModeSetgid|0o775)
+	owned(t, filepath.Join(pod, "folder/file"), next, 0o664)
+	member = exec.CommandContext(t.Context(), "setpriv", "--reuid=5002", "--regid=5002", fmt.Sprintf("--groups=%d", next), "sh", "-c",
+		`umask 002 && cd "$0" && echo more >>folder/file && echo new >folder/next`, pod)
+	if out, err := member.CombinedOutput(); err != nil {
+		t.Fatalf("a member of the next group: %v: %s", err, out)
+	}
+	owned(t, filepath.Join(pod, "folder/next"), next, 0o664)
 }

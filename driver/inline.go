@@ -166,7 +166,7 @@ func (n *Node) publishInline(ctx context.Context, v inlineVolume) error {
 			return err
 		}
 	}
-	r, err := n.takeLease(ctx, id, v.target, have != nil)
+	r, err := n.takeLease(ctx, id, v.target, have != nil, nil)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func (n *Node) evict(r *storage.Record) error {
 // takeLease takes this node's lease, or renews it. A volume of one node that is
 // mounted here and has no lease is another's, or was: what its mount holds must
 // not be brought into the bucket any more.
-func (n *Node) takeLease(ctx context.Context, id storage.VolumeID, path string, mounted bool) (storage.Record, error) {
+func (n *Node) takeLease(ctx context.Context, id storage.VolumeID, path string, mounted bool, group *uint32) (storage.Record, error) {
 	var before []string
 	r, err := updateRecord(ctx, n.records, id, func(r *storage.Record) error {
 		before = r.Nodes()
@@ -65,6 +65,9 @@ func (n *Node) takeLease(ctx context.Context, id storage.VolumeID, path string, 
 			if node != n.o.NodeID {
 				r.Return(node)
 			}
+		}
+		if group != nil {
+			r.MountedFor(*group)
 		}
 		if ours {
 			have.Path, have.For, have.Grace = path, n.o.LeaseFor, n.o.LeaseGrace
@@ -164,7 +167,7 @@ func (n *Node) renew(ctx context.Context, id string) {
 	if have == nil {
 		return
 	}
-	if _, err := n.takeLease(ctx, storage.VolumeID(id), have.Target, true); err != nil {
+	if _, err := n.takeLease(ctx, storage.VolumeID(id), have.Target, true, nil); err != nil {
 		n.notRenewed(ctx, id, err)
 	}
 }

@@ -80,6 +80,8 @@ type MountConfig struct {
 	CacheSize *int64 `json:"cacheSize,omitempty"`
 	// Group is who shall have the volume.
 	Group *uint32 `json:"group,omitempty"`
+	// Groups are those that had it before: what they own is shown as Group's.
+	Groups []uint32 `json:"groups,omitempty"`
 	// Inline: the volume goes with its pod. The node asks, not the mounter.
 	Inline bool `json:"inline,omitempty"`
 	// Durability is what fsync means, empty for cluster; CommitDelay goes with node.
@@ -94,6 +96,9 @@ func (n *Node) mountConfig(r *storage.Record, readOnly bool, group *uint32) (Mou
 		return MountConfig{}, storage.Errorf(storage.Corrupt, "record of volume %s: %w", r.ID, err)
 	}
 	c := MountConfig{Volume: r.ID, Bucket: r.Bucket, Prefix: r.Prefix, ReadOnly: readOnly, Node: n.o.NodeID, Objects: s.objects, CacheSize: s.cacheSize, Group: group, Inline: r.Inline != nil}
+	if group != nil {
+		c.Groups = r.Groups
+	}
 	if s.durability == NodeDurability {
 		c.Durability, c.CommitDelay = s.durability, cmp.Or(s.commitDelay, defaultCommitDelay)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -180,7 +181,7 @@ func TestLifeOfAMount(t *testing.T) {
 		must(t, b.publish(t, "pod", everyone, false))
 	}
 	must(t, b.publish(t, "second", everyone, true))
-	if got := b.mounter.mu.configs; len(got) != 1 || got[0] != (MountConfig{Volume: "photos", Bucket: "photos", Node: "node-1"}) {
+	if got := b.mounter.mu.configs; len(got) != 1 || !reflect.DeepEqual(got[0], MountConfig{Volume: "photos", Bucket: "photos", Node: "node-1"}) {
 		t.Errorf("configs = %+v", got)
 	}
 	if b.holder(t) != "node-1" {
@@ -361,6 +362,30 @@ func TestMountGroup(t *testing.T) {
 	if got := b.mounter.mu.configs; len(got) != 2 || !sameGroup(got[0].Group, got[1].Group) || groupName(got[1].Group) != "4321" {
 		t.Errorf("configs = %+v", got)
 	}
+
+	// The next pod is of another group, and the kubelet has not unstaged between.
+	unpublish := func(at string) {
+		t.Helper()
+		_, err := b.node.NodeUnpublishVolume(t.Context(), &csi.NodeUnpublishVolumeRequest{VolumeId: "photos", TargetPath: b.path(at)})
+		must(t, err)
+	}
+	unpublish("one")
+	wantKind(t, "publish with another group beside the last pod", publish("1", "three"), storage.InUse)
+	unpublish("two")
+	b.mounter.fail["Mount"] = storage.Errorf(storage.Unavailable, "cut short")
+	wantKind(t, "publish that is cut short", publish("1", "three"), storage.Unavailable)
+	if b.holder(t) != "node-1" {
+		t.Error("the lease went with it")
+	}
+	delete(b.mounter.fail, "Mount")
+	must(t, publish("1", "three"))
+	must(t, publish("1", "three"))
+	if got := b.mounter.mu.configs; len(got) != 3 || groupName(got[2].Group) != "1" || !slices.Equal(got[2].Groups, []uint32{4321, 1}) {
+		t.Errorf("configs = %+v", got)
+	}
+	unpublish("three")
+	must(t, b.unstage(t, "staging"))
+	wantKind(t, "publish what is not staged", publish("1", "three"), storage.InUse)
 }
 
 func TestPublishReadOnly(t *testing.T) {

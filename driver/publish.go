@@ -54,22 +54,18 @@ func (n *Node) publish(ctx context.Context, id storage.VolumeID, req *csi.NodePu
 	if err != nil {
 		return err
 	}
-	have := all.of(string(id))
-	if have == nil {
-		if _, err := n.records.GetRecord(ctx, id); err != nil {
-			return err
-		}
-		return storage.Errorf(storage.InUse, "volume %s is not staged on this node", id)
-	}
-	if !samePath(have.Target, req.GetStagingTargetPath()) {
-		return storage.Errorf(storage.InUse, "volume %s is staged at %s, not at %s", id, have.Target, req.GetStagingTargetPath())
-	}
 	group, err := groupOf(req.GetVolumeCapability())
 	if err != nil {
 		return err
 	}
-	if group != nil && !sameGroup(group, have.Group) {
-		return storage.Errorf(storage.InUse, "volume %s is staged on this node with volume_mount_group %s, and a node has one group for a volume: %d is possible once the pods of the other are gone", id, groupName(have.Group), *group)
+	have := all.of(string(id))
+	if have == nil || group != nil && !sameGroup(group, have.Group) {
+		if have, err = n.stageAgain(ctx, id, req, have, group); err != nil {
+			return err
+		}
+	}
+	if !samePath(have.Target, req.GetStagingTargetPath()) {
+		return storage.Errorf(storage.InUse, "volume %s is staged at %s, not at %s", id, have.Target, req.GetStagingTargetPath())
 	}
 	if err := n.sameContext(have, contextOf(req.GetVolumeCapability())); err != nil {
 		return err
@@ -110,6 +106,50 @@ func (n *Node) publish(ctx context.Context, id storage.VolumeID, req *csi.NodePu
 	}
 	n.log.InfoContext(ctx, "volume published", slog.String("volume", string(id)), slog.String("path", target))
 	return nil
+}
+
+// stageAgain is for a volume that was staged, and is not as this pod needs it: have is for
+// another group, and no pod has it any more; or it is gone, since this was begun before
+// and cut short. The kubelet that finds a new pod before it has looked after the last one
+// repeats the publication, and would never stage by itself.
+func (n *Node) stageAgain(ctx context.Context, id storage.VolumeID, req *csi.NodePublishVolumeRequest, have *Mounted, group *uint32) (*Mounted, error) {
+	staging := req.GetStagingTargetPath()
+	switch {
+	case have == nil:
+		r, err := n.records.GetRecord(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		if lease, ours := r.Leases[n.o.NodeID]; !ours || !samePath(lease.Path, staging) {
+			return nil, storage.Errorf(storage.InUse, "volume %s is not staged on this node", id)
+		}
+	case !samePath(have.Target, staging): // told by the caller
+		return have, nil
+	case len(have.Binds) > 0:
+		return nil, storage.Errorf(storage.InUse, "volume %s is staged on this node with volume_mount_group %s, and a node has one group for a volume: %d is possible once the pods of the other are gone", id, groupName(have.Group), *group)
+	default:
+		if err := n.unmount(ctx, staging); err != nil {
+			return nil, err
+		}
+		if err := n.mounter.Settle(ctx, string(id)); err != nil {
+			return nil, fmt.Errorf("volume %s: bring to the cluster what is left on this node: %w", id, err)
+		}
+	}
+	err := n.stage(ctx, id, &csi.NodeStageVolumeRequest{
+		VolumeId: req.GetVolumeId(), StagingTargetPath: staging,
+		VolumeCapability: req.GetVolumeCapability(), VolumeContext: req.GetVolumeContext(),
+	}, group)
+	if err != nil {
+		return nil, err
+	}
+	all, err := n.mounts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if have = all.of(string(id)); have == nil {
+		return nil, storage.Errorf(storage.Unavailable, "volume %s was staged and is not mounted", id)
+	}
+	return have, nil
 }
 
 // holds makes sure that what was just bound has the options that were asked for: a

@@ -100,7 +100,7 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, req *csi.NodeStag
 			return err
 		}
 	}
-	if r, err = n.takeLease(ctx, id, target, have != nil); err != nil {
+	if r, err = n.takeLease(ctx, id, target, have != nil, group); err != nil {
 		return err
 	}
 	if have != nil && have.Healthy {

@@ -2,6 +2,7 @@ package fuse
 
 import (
 	iofs "io/fs"
+	"slices"
 	"syscall"
 	"time"
 
@@ -75,12 +76,17 @@ func (fs *FS) dress(e *storage.Entry) {
 }
 
 // dressed is the entry of a node as it is shown: the root belongs to the group that
-// shall have the volume, whatever it is in the store.
+// shall have the volume, whatever it is in the store, and so does what a group owns
+// that had it before.
 func (fs *FS) dressed(n *node, e storage.Entry) storage.Entry {
 	fs.dress(&e)
-	if fs.opts.Group != nil && n == fs.table.root {
-		e.GID = *fs.opts.Group
+	switch group := fs.opts.Group; {
+	case group == nil:
+	case n == fs.table.root:
+		e.GID = *group
 		e.Mode |= iofs.ModeSetgid | 0o070
+	case slices.Contains(fs.opts.Groups, e.GID):
+		e.GID = *group
 	}
 	return e
 }

@@ -49,6 +49,9 @@ type Options struct {
 	// Group, when set, is who shall have the volume: it takes the place of GID, modes
 	// default to 0664 and 2775, and the root is shown as its own, open to it.
 	Group *uint32
+	// Groups are those that the volume was mounted for before. What such a group owns
+	// is shown as Group's, or the pod of another group could not use what it finds.
+	Groups []uint32
 	// Dir is the volume's folder on the node, for what has to outlive the process:
 	// the journal, and content that waits for its commit. It exists. Empty means
 	// that nothing outlives it (tests).

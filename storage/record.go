@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 )
 
 // This file is the form of a volume's record in the store: JSON with a version.
@@ -71,6 +72,16 @@ func ParseRecord(id VolumeID, body []byte) (Record, error) {
 }
 
 // check says whether r can be the record of a volume.
+// maxGroups bounds the groups of a record: of a volume that had more, the files of the
+// earliest keep theirs.
+const maxGroups = 64
+
+// MountedFor notes that a node mounts the volume for a group.
+func (r *Record) MountedFor(group uint32) {
+	others := slices.DeleteFunc(slices.Clone(r.Groups), func(g uint32) bool { return g == group })
+	r.Groups = append(others[max(0, len(others)-maxGroups+1):], group)
+}
+
 func (r *Record) check(id VolumeID) error {
 	switch {
 	case r.ID != id:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -146,4 +147,26 @@ func FuzzRecord(f *testing.F) {
 			t.Fatalf("written back as another record (%v)\n%s\n%s", err, again, third)
 		}
 	})
+}
+
+// TestMountedFor: the latest group is the last one, each is there once, and there are
+// not ever more of them.
+func TestMountedFor(t *testing.T) {
+	var r Record
+	for _, g := range []uint32{1, 2, 1} {
+		r.MountedFor(g)
+	}
+	if !slices.Equal(r.Groups, []uint32{2, 1}) {
+		t.Errorf("groups %v", r.Groups)
+	}
+	before := r.Groups
+	for g := range uint32(2 * maxGroups) {
+		r.MountedFor(100 + g)
+	}
+	if n := len(r.Groups); n != maxGroups || r.Groups[n-1] != 100+2*maxGroups-1 || r.Groups[0] != 100+maxGroups {
+		t.Errorf("%d groups: %v", n, r.Groups)
+	}
+	if !slices.Equal(before, []uint32{2, 1}) {
+		t.Errorf("another copy of the record was changed: %v", before)
+	}
 }

@@ -37,6 +37,8 @@ type volumeConfig struct {
 	CacheSize *int64 `json:"cacheSize"`
 	// Group is who shall have the volume; it takes the place of Objects.GID.
 	Group *uint32 `json:"group"`
+	// Groups are those that had it before.
+	Groups []uint32 `json:"groups"`
 	// Durability is what fsync means: of "node", that the data is on this node's disk,
 	// and in the cluster within CommitDelay. Empty is cluster.
 	Durability  string        `json:"durability"`
@@ -92,6 +94,7 @@ func (o *serveOptions) openFileSystem(cluster *seaweed.Client, chunks *cache.Cac
 		FileMode: valueOr(c.Objects.FileMode, 0),
 		DirMode:  valueOr(c.Objects.DirMode, 0),
 		Group:    c.Group,
+		Groups:   c.Groups,
 		Uploads:  uploads,
 		Dir:      dir,
 		Fresh:    g.InitReply == nil,
