@@ -89,10 +89,16 @@ func (c *cluster) call(ctx context.Context, args ...string) (string, error) {
 	return output(cmd)
 }
 
+// status waits until all processes are ready: on a busy machine one may not say so at
+// once.
 func (c *cluster) status(ctx context.Context) (s status, err error) {
-	out, err := c.call(ctx, "status", "-o", "json")
-	if err != nil {
-		return s, err
+	var out string
+	waited := until(ctx, "the status", func() bool {
+		out, err = c.call(ctx, "status", "-o", "json")
+		return err == nil
+	})
+	if waited != nil {
+		return s, errors.Join(waited, err)
 	}
 	return s, json.Unmarshal([]byte(out), &s)
 }
