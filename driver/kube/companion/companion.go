@@ -26,6 +26,7 @@ import (
 	"github.com/holdfast-csi/holdfast/driver/kube/claims"
 	"github.com/holdfast-csi/holdfast/driver/kube/health"
 	"github.com/holdfast-csi/holdfast/driver/kube/outofservice"
+	"github.com/holdfast-csi/holdfast/driver/kube/podgone"
 	"github.com/holdfast-csi/holdfast/driver/kube/s3secret"
 	"github.com/holdfast-csi/holdfast/driver/kube/tell"
 	"github.com/holdfast-csi/holdfast/storage"
@@ -59,9 +60,9 @@ type Options struct {
 	Driver  string
 	Version string
 	Secrets s3secret.Options
-	// HealthEvery and LeasesEvery are how often volumes and leases are looked at; their
-	// packages' own when zero.
-	HealthEvery, LeasesEvery time.Duration
+	// HealthEvery, LeasesEvery and PodsEvery are how often volumes, leases and the pods of
+	// inline volumes are looked at; their packages' own when zero.
+	HealthEvery, LeasesEvery, PodsEvery time.Duration
 }
 
 // Validate says whether the options can work.
@@ -205,6 +206,7 @@ func (c *Companion) work(ctx context.Context) error {
 		return err
 	}
 	watcher := health.New(health.Deps{Client: c.d.Client, Claims: known, Reports: c.d.Reports, Controller: c.d.Health, Tell: teller, Log: c.d.Log, Every: c.o.HealthEvery})
+	pods := podgone.New(podgone.Deps{Client: c.d.Client, Records: c.d.Records, Log: c.d.Log, Every: c.o.PodsEvery})
 	ctx, cancel := context.WithCancel(ctx)
 	defer factory.Shutdown()
 	defer cancel()
@@ -216,6 +218,7 @@ func (c *Companion) work(ctx context.Context) error {
 	jobs.Go(func() error { return keeper.Run(ctx) })
 	jobs.Go(func() error { return releaser.Run(ctx) })
 	jobs.Go(func() error { return watcher.Run(ctx) })
+	jobs.Go(func() error { return pods.Run(ctx) })
 	if err := jobs.Wait(); !errors.Is(err, context.Canceled) {
 		return err
 	}

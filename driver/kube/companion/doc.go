@@ -3,7 +3,7 @@
 // Owns: the clients, the informers that its jobs share, and which of several companions
 // works: the one that holds a Lease in its own namespace.
 //
-// Never: what a job does (s3secret, health, outofservice). It decides nothing about volumes.
+// Never: what a job does (s3secret, health, outofservice, podgone). It decides nothing about volumes.
 //
 // Flow: Run → election → informers, synced → every job, until the Lease is lost or ctx
 // ends; after a loss it stands for election again.

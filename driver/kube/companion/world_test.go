@@ -156,7 +156,7 @@ func (w *world) bindSecrets(namespace string) {
 
 func (w *world) options() companion.Options {
 	return companion.Options{
-		Namespace: system, Driver: driver.Name, HealthEvery: 100 * time.Millisecond, LeasesEvery: 100 * time.Millisecond,
+		Namespace: system, Driver: driver.Name, HealthEvery: 100 * time.Millisecond, LeasesEvery: 100 * time.Millisecond, PodsEvery: 100 * time.Millisecond,
 		Secrets: s3secret.Options{
 			Namespaces: []string{tenant}, Own: driver.OwnContent, Refresh: 100 * time.Millisecond,
 			Endpoint: s3secret.Endpoint{URL: endpoint, Region: "us-east-1"},
