@@ -139,7 +139,7 @@ func ownedBy(others []storage.Record, want storage.Record) error {
 // others are the records of other volumes with the same bucket.
 func (c *Controller) others(ctx context.Context, of storage.Record) ([]storage.Record, error) {
 	var found []storage.Record
-	for r, err := range recordsAfter(ctx, c.records, "") {
+	for r, err := range storage.RecordsAfter(ctx, c.records, "") {
 		if err != nil {
 			return nil, err
 		}

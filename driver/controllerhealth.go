@@ -75,7 +75,7 @@ func (c *Controller) ControllerListVolumeHealth(ctx context.Context, req *csi.Co
 		return nil, err
 	}
 	resp := &csi.ControllerListVolumeHealthResponse{}
-	for r, err := range recordsAfter(ctx, c.records, after) {
+	for r, err := range storage.RecordsAfter(ctx, c.records, after) {
 		if err != nil {
 			return nil, err
 		}

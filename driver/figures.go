@@ -128,7 +128,7 @@ func (n *Node) states(ctx context.Context, m *Mounted) []string {
 // Phases counts the volumes by how far their life has come.
 func (c *Controller) Phases(ctx context.Context) (map[storage.Phase]int, error) {
 	count := map[storage.Phase]int{storage.Creating: 0, storage.Ready: 0, storage.Deleting: 0, storage.Archived: 0}
-	for r, err := range recordsAfter(ctx, c.records, "") {
+	for r, err := range storage.RecordsAfter(ctx, c.records, "") {
 		if err != nil {
 			return nil, err
 		}

@@ -2,9 +2,6 @@ package driver
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"regexp"
@@ -170,21 +167,7 @@ func (n *Node) publishInline(ctx context.Context, v inlineVolume) error {
 	if err != nil {
 		return err
 	}
-	said, err := n.mountConfig(&r, v.o.ReadOnly, v.group)
-	if err != nil {
-		return err
-	}
-	config, err := json.Marshal(said)
-	if err != nil {
-		return fmt.Errorf("mount config of %s: %w", id, err)
-	}
-	if err := n.mounter.Mount(ctx, string(id), v.target, v.o, config); err != nil {
-		return fmt.Errorf("mount volume %s: %w", id, err)
-	}
-	if err := n.sameContext(&Mounted{ID: string(id), Target: v.target}, v.o.Context); err != nil {
-		if have == nil { // a keeper that is older than the option does not know it
-			err = errors.Join(err, n.unmount(ctx, v.target))
-		}
+	if err := n.mount(ctx, &r, v.target, v.o, v.group, have == nil); err != nil {
 		return err
 	}
 	n.log.InfoContext(ctx, "inline volume published", slog.String("volume", string(id)), slog.String("path", v.target),
@@ -270,11 +253,8 @@ func (n *Node) unpublishInline(ctx context.Context, id storage.VolumeID, target 
 	case have != nil && !samePath(have.Target, target):
 		return storage.Errorf(storage.InUse, "inline volume %s is mounted at %s, not at %s", id, have.Target, target)
 	}
-	if err := n.unmount(ctx, target); err != nil {
+	if err := n.takeAway(ctx, id, target); err != nil {
 		return err
-	}
-	if err := n.mounter.Settle(ctx, string(id)); err != nil {
-		return fmt.Errorf("volume %s: bring to the cluster what is left on this node: %w", id, err)
 	}
 	// One step for both: between them somebody could stage it.
 	_, err = updateRecord(ctx, n.records, id, func(r *storage.Record) error {

@@ -128,11 +128,8 @@ func (n *Node) stageAgain(ctx context.Context, id storage.VolumeID, req *csi.Nod
 	case len(have.Binds) > 0:
 		return nil, storage.Errorf(storage.InUse, "volume %s is staged on this node with volume_mount_group %s, and a node has one group for a volume: %d is possible once the pods of the other are gone", id, groupName(have.Group), *group)
 	default:
-		if err := n.unmount(ctx, staging); err != nil {
+		if err := n.takeAway(ctx, id, staging); err != nil {
 			return nil, err
-		}
-		if err := n.mounter.Settle(ctx, string(id)); err != nil {
-			return nil, fmt.Errorf("volume %s: bring to the cluster what is left on this node: %w", id, err)
 		}
 	}
 	err := n.stage(ctx, id, &csi.NodeStageVolumeRequest{

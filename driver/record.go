@@ -2,7 +2,6 @@ package driver
 
 import (
 	"context"
-	"iter"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -26,29 +25,6 @@ func updateRecord(ctx context.Context, records storage.Records, id storage.Volum
 		r, err = records.UpdateRecord(ctx, r)
 		if err == nil || !storage.Is(err, storage.Changed) || try >= updateTries {
 			return r, err
-		}
-	}
-}
-
-// recordsAfter are all records with ids greater than after, in ascending order, read
-// page by page. An error is the last that it gives.
-func recordsAfter(ctx context.Context, records storage.Records, after storage.VolumeID) iter.Seq2[storage.Record, error] {
-	return func(yield func(storage.Record, error) bool) {
-		for {
-			page, err := records.ListRecords(ctx, after, pageSize)
-			if err != nil {
-				yield(storage.Record{}, err)
-				return
-			}
-			for _, r := range page {
-				if !yield(r, nil) {
-					return
-				}
-				after = r.ID
-			}
-			if len(page) < pageSize {
-				return
-			}
 		}
 	}
 }

@@ -63,7 +63,7 @@ func (c *Controller) Run(ctx context.Context) error {
 // retireDue ends what is due and returns how long there is nothing to do.
 func (c *Controller) retireDue(ctx context.Context) time.Duration {
 	wait := retireEvery
-	for r, err := range recordsAfter(ctx, c.records, "") {
+	for r, err := range storage.RecordsAfter(ctx, c.records, "") {
 		if err != nil {
 			c.notRetired(ctx, "", err)
 			return retireAgain

@@ -109,26 +109,32 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, req *csi.NodeStag
 	if group == nil && have != nil { // a session that has ended is made anew as it was
 		group = have.Group
 	}
-	said, err := n.mountConfig(&r, ro, group)
+	if err := n.mount(ctx, &r, target, MountOptions{ReadOnly: ro, Context: contextOf(c)}, group, have == nil); err != nil {
+		return err
+	}
+	n.log.InfoContext(ctx, "volume staged", slog.String("volume", string(id)), slog.String("path", target))
+	return nil
+}
+
+// mount has the keeper mount a volume that this node has leased; fresh says that nothing
+// of it is there yet.
+func (n *Node) mount(ctx context.Context, r *storage.Record, target string, o MountOptions, group *uint32, fresh bool) error {
+	said, err := n.mountConfig(r, o.ReadOnly, group)
 	if err != nil {
 		return err
 	}
 	config, err := json.Marshal(said)
 	if err != nil {
-		return fmt.Errorf("mount config of %s: %w", id, err)
+		return fmt.Errorf("mount config of %s: %w", r.ID, err)
 	}
-	o := MountOptions{ReadOnly: ro, Context: contextOf(c)}
-	if err := n.mounter.Mount(ctx, string(id), target, o, config); err != nil {
-		return fmt.Errorf("mount volume %s: %w", id, err)
+	if err := n.mounter.Mount(ctx, string(r.ID), target, o, config); err != nil {
+		return fmt.Errorf("mount volume %s: %w", r.ID, err)
 	}
-	if err := n.sameContext(&Mounted{ID: string(id), Target: target}, o.Context); err != nil {
-		if have == nil { // a keeper that is older than the option does not know it
-			err = errors.Join(err, n.unmount(ctx, target))
-		}
-		return err
+	err = n.sameContext(&Mounted{ID: string(r.ID), Target: target}, o.Context)
+	if err != nil && fresh { // a keeper that is older than the option does not know it
+		err = errors.Join(err, n.unmount(ctx, target))
 	}
-	n.log.InfoContext(ctx, "volume staged", slog.String("volume", string(id)), slog.String("path", target))
-	return nil
+	return err
 }
 
 // sameContext says whether a mount is shown with the SELinux context that is asked for;
@@ -216,18 +222,26 @@ func (n *Node) unstage(ctx context.Context, id storage.VolumeID, target string) 
 	case have != nil && len(have.Binds) > 0:
 		return storage.Errorf(storage.InUse, "volume %s is still published at %s; the mount is busy", id, strings.Join(have.Binds, ", "))
 	}
-	if err := n.unmount(ctx, target); err != nil {
+	if err := n.takeAway(ctx, id, target); err != nil {
 		return err
-	}
-	// A mount that ended otherwise than by this unmount may have left something; the
-	// next node would not see it.
-	if err := n.mounter.Settle(ctx, string(id)); err != nil {
-		return fmt.Errorf("volume %s: bring to the cluster what is left on this node: %w", id, err)
 	}
 	if err := n.giveLeaseBack(ctx, id); err != nil {
 		return err
 	}
 	n.log.InfoContext(ctx, "volume unstaged", slog.String("volume", string(id)), slog.String("path", target))
+	return nil
+}
+
+// takeAway unmounts a volume and returns when nothing of it is left on this node: a mount
+// that ended otherwise than by this unmount may have left something, and the next node
+// would not see it.
+func (n *Node) takeAway(ctx context.Context, id storage.VolumeID, target string) error {
+	if err := n.unmount(ctx, target); err != nil {
+		return err
+	}
+	if err := n.mounter.Settle(ctx, string(id)); err != nil {
+		return fmt.Errorf("volume %s: bring to the cluster what is left on this node: %w", id, err)
+	}
 	return nil
 }
 

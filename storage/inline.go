@@ -25,8 +25,6 @@ type Pod struct {
 	Name      string `json:"name"`
 }
 
-const inlinePage = 500
-
 // InlinePods lists the pods that have inline volumes and are not known to be gone, each
 // once. Whoever watches pods asks for these.
 func InlinePods(ctx context.Context, records Records) ([]Pod, error) {
@@ -77,23 +75,16 @@ func PodGone(ctx context.Context, records Records, uid string) (noted int, err e
 
 // eachInline calls do for each inline volume.
 func eachInline(ctx context.Context, records Records, do func(Record) error) error {
-	var after VolumeID
-	for {
-		page, err := records.ListRecords(ctx, after, inlinePage)
+	for r, err := range RecordsAfter(ctx, records, "") {
 		if err != nil {
 			return err
 		}
-		for _, r := range page {
-			after = r.ID
-			if r.Inline == nil {
-				continue
-			}
-			if err := do(r); err != nil {
-				return err
-			}
+		if r.Inline == nil {
+			continue
 		}
-		if len(page) < inlinePage {
-			return nil
+		if err := do(r); err != nil {
+			return err
 		}
 	}
+	return nil
 }

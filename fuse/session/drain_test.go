@@ -21,15 +21,6 @@ import (
 func TestHandOverWaitsForNoHandler(t *testing.T) {
 	m := mountHere(t)
 	memfd := newMemfd(t)
-	open := func() *session.Slots {
-		t.Helper()
-		p, err := session.OpenSlots(int(memfd.Fd()), session.SlotOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Close() })
-		return p
-	}
 	first := sessiontest.New()
 	hangs, release, written := make(chan struct{}, 10), make(chan struct{}), make(chan error, 10)
 	first.OnWrite = func(<-chan struct{}, uint64, []byte) fuse.Status {
@@ -37,7 +28,7 @@ func TestHandOverWaitsForNoHandler(t *testing.T) {
 		<-release
 		return fuse.EIO // nobody is to see it
 	}
-	s1, r1 := m.serve(t, first, session.Options{Slots: open(), Name: "vol"})
+	s1, r1 := m.serve(t, first, session.Options{Slots: openSlots(t, memfd), Name: "vol"})
 	free := sync.OnceFunc(func() { close(release) })
 	t.Cleanup(free)
 	for _, size := range []int{100, 500 << 10} { // small and large slots
@@ -58,7 +49,7 @@ func TestHandOverWaitsForNoHandler(t *testing.T) {
 	}
 
 	second := sessiontest.New()
-	s2, err := session.New(second, m.fd, m.init, session.Options{InitReply: s1.InitReply(), Slots: open(), Name: "vol"})
+	s2, err := session.New(second, m.fd, m.init, session.Options{InitReply: s1.InitReply(), Slots: openSlots(t, memfd), Name: "vol"})
 	if err != nil {
 		t.Fatal(err)
 	}

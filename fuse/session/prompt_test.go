@@ -85,15 +85,6 @@ func TestPrompt(t *testing.T) {
 func TestPromptWaitsForWhatWasLeft(t *testing.T) {
 	m := mountHere(t)
 	memfd := newMemfd(t)
-	open := func() *session.Slots {
-		t.Helper()
-		p, err := session.OpenSlots(int(memfd.Fd()), session.SlotOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = p.Close() })
-		return p
-	}
 	first := &promptTree{Tree: sessiontest.New()}
 	hangs, release := make(chan struct{}, 1), make(chan struct{})
 	first.OnWrite = func(<-chan struct{}, uint64, []byte) fuse.Status {
@@ -101,7 +92,7 @@ func TestPromptWaitsForWhatWasLeft(t *testing.T) {
 		<-release
 		return fuse.EIO // nobody is to see it
 	}
-	s1, r1 := m.serve(t, first, session.Options{Slots: open(), Name: "vol"})
+	s1, r1 := m.serve(t, first, session.Options{Slots: openSlots(t, memfd), Name: "vol"})
 	t.Cleanup(func() { close(release) })
 	f := within(t, "open", func() (*os.File, error) {
 		return os.OpenFile(filepath.Join(m.dir, sessiontest.Name(100)), os.O_RDWR, 0)
@@ -127,7 +118,7 @@ func TestPromptWaitsForWhatWasLeft(t *testing.T) {
 		<-goOn
 		return fuse.OK
 	}
-	s2, err := session.New(second, m.fd, m.init, session.Options{InitReply: s1.InitReply(), Slots: open(), Name: "vol"})
+	s2, err := session.New(second, m.fd, m.init, session.Options{InitReply: s1.InitReply(), Slots: openSlots(t, memfd), Name: "vol"})
 	if err != nil {
 		t.Fatal(err)
 	}

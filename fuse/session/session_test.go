@@ -130,6 +130,17 @@ func (m *mounted) slots(t *testing.T) *session.Slots {
 	return p
 }
 
+// openSlots maps a pool as a process does that may have a predecessor.
+func openSlots(t *testing.T, memfd *os.File) *session.Slots {
+	t.Helper()
+	p, err := session.OpenSlots(int(memfd.Fd()), session.SlotOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = p.Close() })
+	return p
+}
+
 type running struct {
 	cancel context.CancelFunc
 	done   chan error

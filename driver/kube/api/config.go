@@ -18,19 +18,29 @@ type Client = kubernetes.Interface
 // callTimeout bounds one call.
 const callTimeout = 20 * time.Second
 
-// Connect gives a client of the API server: of the one of the pod that this runs in, or,
-// where kubeconfig names a file, of that file's. agent is what the server's log calls us.
-// It asks nothing.
-func Connect(kubeconfig, agent string) (Client, error) {
+// Config says where the API server is, as Connect does. It bounds no call: a watch goes on.
+func Config(kubeconfig, agent string) (*rest.Config, error) {
 	find := rest.InClusterConfig
 	if kubeconfig != "" {
 		find = func() (*rest.Config, error) { return clientcmd.BuildConfigFromFlags("", kubeconfig) }
 	}
 	config, err := find()
 	if err != nil {
-		return nil, fmt.Errorf("API server: %w", err)
+		return nil, fmt.Errorf("how to reach the API server: %w", err)
 	}
-	config.Timeout, config.UserAgent = callTimeout, agent
+	config.UserAgent = agent
+	return config, nil
+}
+
+// Connect gives a client of the API server: of the one of the pod that this runs in, or,
+// where kubeconfig names a file, of that file's. agent is what the server's log calls us.
+// It asks nothing.
+func Connect(kubeconfig, agent string) (Client, error) {
+	config, err := Config(kubeconfig, agent)
+	if err != nil {
+		return nil, err
+	}
+	config.Timeout = callTimeout
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, fmt.Errorf("API server: %w", err)

@@ -17,12 +17,11 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/holdfast-csi/holdfast/driver/kube/api"
 	"github.com/holdfast-csi/holdfast/driver/kube/claims"
 	"github.com/holdfast-csi/holdfast/driver/kube/health"
 	"github.com/holdfast-csi/holdfast/driver/kube/outofservice"
@@ -114,17 +113,10 @@ func New(d Deps, o Options) (*Companion, error) {
 }
 
 func connect(o Options) (kubernetes.Interface, error) {
-	var config *rest.Config
-	var err error
-	if o.Kubeconfig != "" {
-		config, err = clientcmd.BuildConfigFromFlags("", o.Kubeconfig)
-	} else {
-		config, err = rest.InClusterConfig()
-	}
+	config, err := api.Config(o.Kubeconfig, "holdfast-companion/"+cmp.Or(o.Version, "dev"))
 	if err != nil {
-		return nil, fmt.Errorf("how to reach the API server: %w", err)
+		return nil, err
 	}
-	config.UserAgent = "holdfast-companion/" + cmp.Or(o.Version, "dev")
 	config.QPS, config.Burst = perSecond, burst
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {

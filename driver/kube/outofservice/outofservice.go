@@ -21,8 +21,6 @@ import (
 const (
 	// every is how often all records are read: what is seen late counts late.
 	every = 10 * time.Second
-	// page is how many are read at once.
-	page = 500
 	// callTime bounds one look.
 	callTime = time.Minute
 
@@ -138,18 +136,11 @@ func (r *Releaser) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	given := map[key]storage.Lease{}
-	for after := storage.VolumeID(""); ; {
-		records, err := r.d.Records.ListRecords(ctx, after, page)
+	for record, err := range storage.RecordsAfter(ctx, r.d.Records, "") {
 		if err != nil {
 			return fmt.Errorf("list records: %w", err)
 		}
-		for i := range records {
-			after = records[i].ID
-			r.judge(ctx, &records[i], given)
-		}
-		if len(records) < page {
-			break
-		}
+		r.judge(ctx, &record, given)
 	}
 	r.given = given
 	return nil
