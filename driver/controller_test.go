@@ -334,6 +334,24 @@ func TestCapacity(t *testing.T) {
 	if err != nil || resp.GetAvailableCapacity() != 4 {
 		t.Errorf("%v, %v", resp, err)
 	}
+	// What may be made does not depend on what is free, so nothing may wait for room as large
+	// as its claim.
+	largest := resp.GetMaximumVolumeSize().GetValue()
+	large := ask("large")
+	large.CapacityRange = &csi.CapacityRange{RequiredBytes: largest}
+	if _, err := c.CreateVolume(t.Context(), large); err != nil || largest <= 4 {
+		t.Errorf("the largest volume is said to have %d bytes, and one of that size: %v", largest, err)
+	}
+	s.SetSpace(storage.Space{Total: 10})
+	if resp, err = c.GetCapacity(t.Context(), &csi.GetCapacityRequest{}); err != nil || resp.GetAvailableCapacity() != 0 || resp.GetMaximumVolumeSize() != nil {
+		t.Errorf("with nothing free: %v, %v", resp, err)
+	}
+	// What CreateVolume refuses for its parameters does not wait for room: the refusal names
+	// them, and the scheduler would say that there is not enough storage.
+	resp, err = c.GetCapacity(t.Context(), &csi.GetCapacityRequest{Parameters: map[string]string{"bucketNam": "photos"}})
+	if err != nil || resp.GetAvailableCapacity() != 0 || resp.GetMaximumVolumeSize().GetValue() != largest {
+		t.Errorf("with a misspelled parameter: %v, %v", resp, err)
+	}
 	without := NewController(ControllerDeps{Records: s, Buckets: s, Access: s})
 	caps, err := without.ControllerGetCapabilities(t.Context(), nil)
 	must(t, err)

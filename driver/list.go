@@ -3,11 +3,13 @@ package driver
 import (
 	"context"
 	"encoding/base64"
+	"math"
 	"strings"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/holdfast-csi/holdfast/storage"
 )
@@ -117,31 +119,53 @@ func (c *Controller) GetCapacity(ctx context.Context, req *csi.GetCapacityReques
 	if c.capacity == nil {
 		return nil, storage.Errorf(storage.Unsupported, "capacity is not measured here")
 	}
-	s, err := parseParams(req.GetParameters())
-	if err != nil {
-		return nil, err
-	}
-	for _, vc := range req.GetVolumeCapabilities() {
-		if checkCapability(vc) != nil {
-			// No volume like that can be made, whatever the space.
-			return &csi.GetCapacityResponse{}, nil //nolint:nilerr // it is an answer
-		}
-	}
-	servers, err := c.judge(ctx, s.placement)
+	free, err := c.free(ctx, req)
 	switch {
-	case storage.Is(err, storage.Invalid), storage.Is(err, storage.Full):
-		return &csi.GetCapacityResponse{}, nil // as above
+	case storage.Is(err, storage.Full):
+		free = 0
+	case storage.Is(err, storage.Invalid):
+		return ofAnySize(0), nil
 	case err != nil:
 		return nil, err
 	}
+	if free == 0 {
+		return &csi.GetCapacityResponse{}, nil
+	}
+	return ofAnySize(free), nil
+}
+
+// ofAnySize says that a claim's size is no reason to wait. Kubernetes' scheduler would
+// otherwise hold it against what is free, and keep pods waiting for volumes that
+// CreateVolume makes at once. It would also keep one waiting, for room, whose volume is
+// refused for its parameters: now it is CreateVolume that refuses it, and says why.
+func ofAnySize(free int64) *csi.GetCapacityResponse {
+	return &csi.GetCapacityResponse{AvailableCapacity: free, MaximumVolumeSize: wrapperspb.Int64(math.MaxInt64)}
+}
+
+// free is what can still be stored as the request has it: Invalid where nothing can,
+// whatever the room.
+func (c *Controller) free(ctx context.Context, req *csi.GetCapacityRequest) (int64, error) {
+	s, err := parseParams(req.GetParameters())
+	if err != nil {
+		return 0, err
+	}
+	for _, vc := range req.GetVolumeCapabilities() {
+		if err := checkCapability(vc); err != nil {
+			return 0, storage.Errorf(storage.Invalid, "no volume like that can be made: %w", err)
+		}
+	}
+	servers, err := c.judge(ctx, s.placement)
+	if err != nil {
+		return 0, err
+	}
 	space, err := c.capacity.Space(ctx, s.placement)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
 	if s.placement.DiskType != "" || s.placement.DataCenter != "" { // space does not tell those apart
 		if free, known := servers.Free(s.placement); known {
 			space.Free = min(space.Free, free)
 		}
 	}
-	return &csi.GetCapacityResponse{AvailableCapacity: space.Free}, nil
+	return space.Free, nil
 }

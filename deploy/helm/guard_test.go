@@ -329,7 +329,7 @@ func TestDriver(t *testing.T) {
 			switch o := o.(type) {
 			case *storagev1.CSIDriver:
 				drivers++
-				if *o.Spec.AttachRequired || !*o.Spec.PodInfoOnMount || *o.Spec.FSGroupPolicy != storagev1.FileFSGroupPolicy || o.Name != "csi.holdfast.io" {
+				if *o.Spec.AttachRequired || !*o.Spec.PodInfoOnMount || *o.Spec.FSGroupPolicy != storagev1.FileFSGroupPolicy || !*o.Spec.StorageCapacity || o.Name != "csi.holdfast.io" {
 					t.Errorf("CSIDriver %+v", o.Spec)
 				}
 			case *storagev1.StorageClass:
@@ -346,6 +346,52 @@ func TestDriver(t *testing.T) {
 		}
 		if got, want := classes["holdfast"].Annotations[isDefault] == "true", strings.HasSuffix(t.Name(), "/full"); got != want {
 			t.Errorf("holdfast is the default class: %v, want %v", got, want)
+		}
+	})
+}
+
+// TestStorageCapacity: CSIDriver's storageCapacity keeps pods waiting until somebody tells what
+// is free, so the provisioner has to have all that it needs for that.
+func TestStorageCapacity(t *testing.T) {
+	each(t, func(t *testing.T, all []runtime.Object) {
+		tells, may := false, map[string][]string{}
+		for _, w := range workloads(all) {
+			for _, c := range w.containers() {
+				if c.Name != "provisioner" {
+					continue
+				}
+				fields := map[string]string{}
+				for _, e := range c.Env {
+					if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil {
+						fields[e.Name] = e.ValueFrom.FieldRef.FieldPath
+					}
+				}
+				tells = fields["POD_NAME"] == "metadata.name" && fields["NAMESPACE"] == "metadata.namespace"
+				for _, flag := range []string{"--enable-capacity", "--capacity-for-immediate-binding", "--capacity-ownerref-level=2"} {
+					if !slices.Contains(c.Args, flag) {
+						t.Errorf("%s/%s: runs without %s", w.name, c.Name, flag)
+					}
+				}
+			}
+		}
+		if !tells {
+			t.Error("no provisioner that knows its pod and its namespace")
+		}
+		for _, o := range all {
+			if role, ok := o.(*rbacv1.Role); ok && role.Name == "holdfast-controller" {
+				for _, r := range role.Rules {
+					for _, resource := range r.Resources {
+						may[resource] = r.Verbs
+					}
+				}
+			}
+		}
+		for resource, verbs := range map[string][]string{"csistoragecapacities": {"get", "list", "watch", "create", "update", "patch", "delete"}, "replicasets": {"get"}} {
+			for _, verb := range verbs {
+				if !slices.Contains(may[resource], verb) {
+					t.Errorf("the provisioner may not %s %s", verb, resource)
+				}
+			}
 		}
 	})
 }
