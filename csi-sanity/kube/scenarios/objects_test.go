@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -11,29 +12,85 @@ import (
 	"time"
 )
 
-// s3Get reads an object by a signed request, with the administrator's keys.
+// This file is S3 as the administrator has it, who may see every bucket.
+
+// s3Get reads an object.
 func s3Get(t *testing.T, key string) string {
 	t.Helper()
-	var secret struct{ Data map[string][]byte }
-	text := within(t, 10*time.Second, "get", system, "secret/holdfast-s3-admin", "-o", "json")
-	if err := json.Unmarshal([]byte(text), &secret); err != nil {
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	content, err := s3Request(ctx, key)
+	if err != nil {
 		t.Fatal(err)
+	}
+	return content
+}
+
+// buckets are the names of all that there are.
+func buckets(ctx context.Context) ([]string, error) {
+	answer, err := s3Request(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var list struct {
+		Names []string `xml:"Buckets>Bucket>Name"`
+	}
+	if err := xml.Unmarshal([]byte(answer), &list); err != nil {
+		return nil, fmt.Errorf("the list of buckets: %w", err)
+	}
+	return list.Names, nil
+}
+
+// keysIn are the names of a bucket's objects, of which it has a thousand at most.
+func keysIn(ctx context.Context, bucket string) ([]string, error) {
+	answer, err := s3Request(ctx, bucket)
+	if err != nil {
+		return nil, err
+	}
+	var list struct {
+		Keys        []string `xml:"Contents>Key"`
+		IsTruncated bool
+	}
+	if err := xml.Unmarshal([]byte(answer), &list); err != nil {
+		return nil, fmt.Errorf("the list of bucket %s: %w", bucket, err)
+	}
+	if list.IsTruncated {
+		return nil, fmt.Errorf("bucket %s has more objects than one answer lists", bucket)
+	}
+	return list.Keys, nil
+}
+
+// s3Request is a signed GET.
+func s3Request(ctx context.Context, path string) (string, error) {
+	text, err := kubectl(ctx, "", "get", system, "secret/holdfast-s3-admin", "-o", "json")
+	if err != nil {
+		return "", err
+	}
+	var secret struct{ Data map[string][]byte }
+	if err := json.Unmarshal([]byte(text), &secret); err != nil {
+		return "", err
 	}
 	var keys struct{ Access, Secret string }
 	if err := json.Unmarshal(secret.Data["keys.json"], &keys); err != nil {
-		t.Fatalf("keys.json of Secret holdfast-s3-admin: %v", err)
+		return "", fmt.Errorf("keys.json of Secret holdfast-s3-admin: %w", err)
 	}
-	address := within(t, 10*time.Second, "get", system, "service/holdfast-s3", "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}")
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
+	address, err := s3Address(ctx)
+	if err != nil {
+		return "", err
+	}
 	// The keys go by a file descriptor: arguments are seen by every user.
-	cmd := exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--config", "-", "--aws-sigv4", "aws:amz:us-east-1:s3", "http://"+address+"/"+key)
+	cmd := exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--config", "-", "--aws-sigv4", "aws:amz:us-east-1:s3", "http://"+address+"/"+path)
 	cmd.Stdin = strings.NewReader(fmt.Sprintf("user = %q\n", keys.Access+":"+keys.Secret))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("GET %s: %v: %s", key, err, &stderr)
+		return "", fmt.Errorf("GET /%s: %w: %s", path, err, &stderr)
 	}
-	return string(out)
+	return string(out), nil
+}
+
+// s3Address is the gateway's, for who runs outside the pods and has no cluster DNS.
+func s3Address(ctx context.Context) (string, error) {
+	return kubectl(ctx, "", "get", system, "service/holdfast-s3", "-o", "jsonpath={.spec.clusterIP}:{.spec.ports[0].port}")
 }
