@@ -8,7 +8,8 @@
 #   race    the race detector: a C compiler
 #   proto   the generated code: protoc
 #   image   the image test: buildah
-#   e2e     a real Kubernetes: containerd, runc, CNI plugins, busybox, nftables
+#   e2e     a real Kubernetes: containerd, runc, CNI plugins, busybox, nftables;
+#           and S3 clients for the examples: rclone, and pip for the others
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin # an ordinary user's PATH lacks modprobe
 
@@ -67,6 +68,9 @@ missing_packages() {
         command -v ip >/dev/null || echo iproute2
         command -v nsenter >/dev/null || echo util-linux
         command -v mount >/dev/null || echo mount
+        command -v rclone >/dev/null || echo rclone
+        command -v python3 >/dev/null || echo python3
+        has_pip || echo python3-pip
         [[ -x /usr/lib/cni/ptp ]] || echo containernetworking-plugins
         # What the images hold must need no library.
         [[ -x /bin/busybox ]] && ! ldd /bin/busybox >/dev/null 2>&1 || echo busybox-static
@@ -127,7 +131,7 @@ ready_fuse() {
 }
 
 groups=("$@")
-((${#groups[@]} > 0)) || fail "usage: $0 GROUP... (run, load, race, proto, image)"
+((${#groups[@]} > 0)) || fail "usage: $0 GROUP... (run, load, race, proto, image, e2e)"
 missing_packages >/dev/null
 install_missing
 for group in "${groups[@]}"; do

@@ -24,18 +24,23 @@ seaweedfs:
   s3: {nodeSelector: {kubernetes.io/hostname: node1}}
 `
 
-// shell runs a line as a newcomer would type it, in the checkout, with kubectl
-// and helm in PATH.
-func shell(t *testing.T, limit time.Duration, line string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
+// command is a line as a newcomer would type it, in the checkout, with kubectl and
+// helm in PATH.
+func command(ctx context.Context, line string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", "-euo", "pipefail", "-c", line)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+folder.Kubeconfig(), "HOME="+filepath.Join(string(folder), "home"), "PATH="+bin+":"+os.Getenv("PATH"))
 	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// shell runs such a line, which must succeed.
+func shell(t *testing.T, limit time.Duration, line string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
 	start := time.Now()
-	out, err := cmd.CombinedOutput()
+	out, err := command(ctx, line).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s: %v\n%s", line, err, out)
 	}

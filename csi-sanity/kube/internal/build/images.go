@@ -29,6 +29,8 @@ const (
 	ShellImage = "holdfast.test/busybox:1"
 	// LoadImage has the program that writes, reads and compares without end.
 	LoadImage = "holdfast.test/load:1"
+	// ExampleImage has the Go program of deploy/examples.
+	ExampleImage = "holdfast.test/example-go:1"
 
 	// suiteRegistry is where the storage suite looks for its images.
 	suiteRegistry = "holdfast.test/suite"
@@ -101,6 +103,7 @@ func (b *Builder) images(ctx context.Context) ([]images.Image, error) {
 	all := []images.Image{
 		single(PauseImage, "/pause", bin("pause")),
 		single(LoadImage, "/load", bin("load")),
+		single(ExampleImage, "/example", bin("example-go")),
 		shell(ShellImage),
 		shell("docker.io/library/busybox:1.37"), // of deploy/examples
 		single(dnsRepository+coredns, "/coredns", bin("coredns")),

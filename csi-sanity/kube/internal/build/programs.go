@@ -63,6 +63,7 @@ func pinned() []module {
 			"ginkgo":        "github.com/onsi/ginkgo/v2/ginkgo",
 		}},
 		{dir: "deploy/helm", programs: map[string]string{"helm": "helm.sh/helm/v4/cmd/helm"}},
+		{dir: "deploy/examples/go", programs: map[string]string{"example-go": "."}},
 		// ginkgo runs a compiled suite only where the name ends so.
 		{dir: kubernetesDir, tests: true, programs: map[string]string{"storage-suite.test": "./storagesuite"}},
 	}
@@ -85,6 +86,9 @@ func (b *Builder) Programs(ctx context.Context) error {
 		if err := symlink("kube", filepath.Join(b.Out, link)); err != nil {
 			return err
 		}
+	}
+	if err := b.clients(ctx); err != nil {
+		return err
 	}
 	return b.buildOwn(ctx)
 }
