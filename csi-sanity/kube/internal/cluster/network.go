@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"fmt"
+	"net"
 	"os"
+	"time"
 )
 
 // The nodes' network: a bridge in the cluster's namespace, a veth from it to
@@ -10,6 +12,9 @@ import (
 // needed. The bridge has no way to the machine's network.
 
 const bridge = "nodes0"
+
+// leavingDevice is how long the device of a node that was stopped may be there still.
+const leavingDevice = 10 * time.Second
 
 func (c *controller) ip(args ...string) error { return c.children.run("/sbin/ip", args...) }
 
@@ -36,12 +41,19 @@ func (c *controller) makeBridge() error {
 
 func (c *controller) joinNetwork(n, pid int) error {
 	device := "veth" + nodeName(n)
-	// The kernel takes away a dead node's devices in its own time.
-	if _, err := os.Stat("/sys/class/net/" + device); err == nil {
-		_ = c.ip("link", "del", device)
-	}
-	if err := c.ip("link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprint(pid)); err != nil {
-		return err
+	// The kernel takes away a dead node's device in its own time, and it may be here a
+	// moment longer than the node. /sys is the machine's and does not show it.
+	for end := time.Now().Add(leavingDevice); ; time.Sleep(leavingDevice / 100) {
+		if _, err := net.InterfaceByName(device); err == nil {
+			_ = c.ip("link", "del", device)
+		}
+		err := c.ip("link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", fmt.Sprint(pid))
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			return err
+		}
 	}
 	return c.ip("link", "set", device, "master", bridge, "up")
 }
