@@ -11,9 +11,12 @@ import (
 // repeat a call whose answer it did not wait for, so two of them meet often.
 //
 // Waiting for the first was the alternative: the second would then do again
-// what was just done, and waiters would pile up behind a slow store. Only what
-// we do by ourselves (a renewal, some milliseconds) is waited for: a caller could
-// not make sense of being refused because of it.
+// what was just done, and waiters would pile up behind a slow store. Two things
+// are waited for all the same. What we do by ourselves (a renewal, some
+// milliseconds): a caller could not make sense of being refused because of it.
+// And publications at other paths: a hundred pods of a node that end at once
+// would refuse each other, and the kubelet doubles its delay, up to two minutes,
+// each time.
 type pending struct {
 	mu struct {
 		sync.Mutex
@@ -23,19 +26,32 @@ type pending struct {
 
 type operation struct {
 	name  string
+	path  string // of a publication, and of its end
 	quiet bool
 	done  chan struct{}
 }
 
 // do runs fn unless an operation on the volume is under way: Busy then.
 func (p *pending) do(ctx context.Context, id storage.VolumeID, name string, fn func() error) error {
+	return p.run(ctx, id, &operation{name: name}, fn)
+}
+
+// doAt runs fn, which publishes the volume at that path or ends that, after
+// those of other paths. It is Busy as do is, and when the same path is at work.
+func (p *pending) doAt(ctx context.Context, id storage.VolumeID, name, path string, fn func() error) error {
+	return p.run(ctx, id, &operation{name: name, path: path}, fn)
+}
+
+func (p *pending) run(ctx context.Context, id storage.VolumeID, op *operation, fn func() error) error {
+	op.done = make(chan struct{})
 	for {
-		other := p.start(id, &operation{name: name, done: make(chan struct{})})
-		switch {
-		case other == nil:
+		other := p.start(id, op)
+		if other == nil {
 			defer p.end(id)
 			return fn()
-		case !other.quiet:
+		}
+		elsewhere := op.path != "" && other.path != "" && op.path != other.path
+		if !other.quiet && !elsewhere {
 			return storage.Errorf(storage.Busy, "volume %s: %s is still under way; try again", id, other.name)
 		}
 		select {

@@ -3,6 +3,8 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -60,5 +62,38 @@ func TestARenewalIsWaitedFor(t *testing.T) {
 			p.doQuietly("a", func() { t.Error("a renewal met an operation") })
 			return nil
 		})
+	})
+}
+
+// A hundred pods of a node end at once: none of them is refused because of another.
+func TestPublicationsOfOtherPathsWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p pending
+		slow := func() error { time.Sleep(time.Second); return nil } //nolint:forbidigo // in a bubble
+		var at sync.WaitGroup
+		for i := range 100 {
+			at.Go(func() {
+				if err := p.doAt(t.Context(), "a", "end", fmt.Sprint("pod", i), slow); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		if err := p.do(t.Context(), "a", "unstage", slow); !storage.Is(err, storage.Busy) {
+			t.Errorf("another call among them: %v", err)
+		}
+		at.Wait()
+
+		go p.doAt(t.Context(), "a", "end", "pod", slow) //nolint:errcheck // its outcome is not asked for
+		synctest.Wait()
+		if err := p.doAt(t.Context(), "a", "end", "pod", slow); !storage.Is(err, storage.Busy) {
+			t.Errorf("the same path again: %v", err)
+		}
+		go p.do(t.Context(), "b", "stage", slow) //nolint:errcheck // its outcome is not asked for
+		synctest.Wait()
+		if err := p.doAt(t.Context(), "b", "publish", "pod", slow); !storage.Is(err, storage.Busy) {
+			t.Errorf("a publication while it is staged: %v", err)
+		}
+		time.Sleep(time.Minute) //nolint:forbidigo // in a bubble
 	})
 }

@@ -41,7 +41,7 @@ func (n *Node) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolume
 	if err != nil {
 		return nil, err
 	}
-	err = n.pending.do(ctx, id, "NodePublishVolume", func() error { return n.publish(ctx, id, req) })
+	err = n.pending.doAt(ctx, id, "NodePublishVolume", req.GetTargetPath(), func() error { return n.publish(ctx, id, req) })
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +188,7 @@ func (n *Node) NodeUnpublishVolume(ctx context.Context, req *csi.NodeUnpublishVo
 	if inline {
 		id, unpublish = VolumeID(req.GetVolumeId()), n.unpublishInline
 	}
-	if err := n.pending.do(ctx, id, "NodeUnpublishVolume", func() error { return unpublish(ctx, id, target) }); err != nil {
+	if err := n.pending.doAt(ctx, id, "NodeUnpublishVolume", target, func() error { return unpublish(ctx, id, target) }); err != nil {
 		return nil, err
 	}
 	return &csi.NodeUnpublishVolumeResponse{}, nil
