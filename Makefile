@@ -172,17 +172,28 @@ generated: preflight $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC) ## Check that the .p
 	@deploy/dev/prepare.sh proto
 	@deploy/dev/generate.sh compare $(PROTOC_GEN_GO) $(PROTOC_GEN_GO_GRPC)
 
-IMAGE   ?= holdfast:$(VERSION)
-BUILDER ?= $(firstword $(foreach b,docker podman buildah,$(shell command -v $(b))))
+IMAGE       ?= holdfast:$(VERSION)
+BUILDER     ?= $(firstword $(foreach b,docker podman buildah,$(shell command -v $(b))))
+IMAGE_FLAGS ?=
 
 .PHONY: image
 image: ## Build the container image (IMAGE=name:tag, with docker, podman or buildah)
-	@[ -n '$(BUILDER)' ] || { echo 'make image needs docker, podman or buildah (apt-get install buildah)' >&2; exit 1; }
-	$(BUILDER) build --build-arg VERSION='$(VERSION)' -t '$(IMAGE)' .
+	@[ -n '$(BUILDER)' ] || { echo 'make $@ needs docker, podman or buildah (apt-get install buildah)' >&2; exit 1; }
+	$(BUILDER) build $(IMAGE_FLAGS) --build-arg VERSION='$(VERSION)' -t '$(IMAGE)' .
+
+# localhost is nobody's registry: the image is there, or it is not found.
+LAPTOP_IMAGE  := localhost/holdfast:laptop
+IMAGE_ARCHIVE ?= bin/holdfast-image.tar
+
+.PHONY: images
+images: ## Build the image and save it for kind, minikube and k3s (deploy/LAPTOP.md)
+	@$(MAKE) image IMAGE='$(LAPTOP_IMAGE)'
+	@mkdir -p '$(dir $(IMAGE_ARCHIVE))' && rm -f '$(IMAGE_ARCHIVE)'
+	$(BUILDER) $(if $(findstring buildah,$(BUILDER)),push '$(LAPTOP_IMAGE)' 'docker-archive:$(IMAGE_ARCHIVE):$(LAPTOP_IMAGE)',save -o '$(IMAGE_ARCHIVE)' '$(LAPTOP_IMAGE)')
 
 .PHONY: clean
 clean: ## Remove what build made (bin/tools stays: it is pinned and takes minutes)
-	rm -f bin/holdfast bin/holdfast-mount
+	rm -f bin/holdfast bin/holdfast-mount bin/holdfast-image.tar
 
 # $(call tool,file,package@version): go names what it installs after the
 # package, so it goes to a folder of its own and moves when it is whole.

@@ -3,7 +3,6 @@ package helm
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -25,8 +24,6 @@ func TestGuide(t *testing.T) {
 		t.Fatalf("only %d blocks of commands", len(blocks))
 	}
 	rendered := manifest(t, nil)
-	object := regexp.MustCompile(`(deployment|daemonset|statefulset)/([a-z0-9-]+)`)
-	file := regexp.MustCompile(`deploy/[a-zA-Z0-9/._-]+`)
 	for _, b := range blocks {
 		bash := exec.CommandContext(t.Context(), "bash", "-n")
 		bash.Stdin = strings.NewReader(b[1])
@@ -36,15 +33,6 @@ func TestGuide(t *testing.T) {
 		if strings.Contains(b[1], "\n\n") || regexp.MustCompile(`[A-Z]{5,}`).MatchString(b[1]) {
 			t.Errorf("a block has empty lines, or a place to fill in, and nobody fills it in:\n%s", b[1])
 		}
-		for _, m := range object.FindAllStringSubmatch(b[1], -1) {
-			if !strings.Contains(rendered, "\n  name: "+m[2]+"\n") {
-				t.Errorf("the chart has no %s", m[0])
-			}
-		}
-		for _, f := range file.FindAllString(b[1], -1) {
-			if _, err := os.Stat(filepath.Join("../..", f)); err != nil {
-				t.Errorf("%v", err)
-			}
-		}
+		checkNames(t, b[1], rendered)
 	}
 }

@@ -81,6 +81,39 @@ func TestImage(t *testing.T) {
 	}
 }
 
+// TestImages: make images leaves an archive for other machines' image stores, which holds
+// the image under the name that deploy/LAPTOP.md installs.
+func TestImages(t *testing.T) {
+	b := newBuildah(t)
+	base := b.commitBuilder(t)
+	archive := filepath.Join(b.dir, "tmp", "saved", "image.tar")
+	args := []string{
+		"-C", filepath.Join("..", ".."), "images", "VERSION=" + version, "IMAGE_ARCHIVE=" + archive,
+		"BUILDER=" + strings.Join(slices.Concat(b.as, b.args), " "),
+		"IMAGE_FLAGS=" + strings.Join(b.buildFlags(t, base, runtime.GOARCH), " "),
+	}
+	for range 2 { // the second time the archive is there
+		cmd := exec.CommandContext(t.Context(), "make", args...)
+		cmd.Env = b.environment()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", cmd, err, out)
+		}
+	}
+	f, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var manifest []struct{ RepoTags []string }
+	decode(t, untar(t, f)["manifest.json"], &manifest)
+	if len(manifest) != 1 || !slices.Equal(manifest[0].RepoTags, []string{"localhost/holdfast:laptop"}) {
+		t.Errorf("the archive holds %v, want one image, localhost/holdfast:laptop", manifest)
+	}
+	if out := b.run(t, "localhost/holdfast:laptop", "/usr/local/bin/holdfast", "version"); !strings.Contains(out, version) {
+		t.Errorf("its program says %q, want %s in it", out, version)
+	}
+}
+
 // checkStatic: from scratch there is no loader and no library.
 func checkStatic(t *testing.T, path string, data []byte, machine elf.Machine) {
 	t.Helper()
@@ -156,8 +189,12 @@ nor by sudo. One of these mends it:
 func (b *buildah) command(ctx context.Context, args ...string) *exec.Cmd {
 	all := slices.Concat(b.as, b.args, args)
 	cmd := exec.CommandContext(ctx, all[0], all[1:]...)
-	cmd.Env = append(os.Environ(), "TMPDIR="+filepath.Join(b.dir, "tmp"), "XDG_RUNTIME_DIR="+filepath.Join(b.dir, "run"))
+	cmd.Env = b.environment()
 	return cmd
+}
+
+func (b *buildah) environment() []string {
+	return append(os.Environ(), "TMPDIR="+filepath.Join(b.dir, "tmp"), "XDG_RUNTIME_DIR="+filepath.Join(b.dir, "run"))
 }
 
 // must runs buildah and gives back what it wrote to stdout.
@@ -199,6 +236,13 @@ func (b *buildah) commitBuilder(t *testing.T) string {
 
 func (b *buildah) build(t *testing.T, base, arch, name string) {
 	t.Helper()
+	args := append([]string{"build"}, b.buildFlags(t, base, arch)...)
+	b.must(t, append(args, "--build-arg", "VERSION="+version, "--tag", name, filepath.Join("..", ".."))...)
+}
+
+// buildFlags are what a build needs here, where no registry is asked.
+func (b *buildah) buildFlags(t *testing.T, base, arch string) []string {
+	t.Helper()
 	cache := goEnv(t, "GOCACHE")
 	if len(b.as) > 0 { // by sudo: root must leave nothing in the user's cache
 		cache = filepath.Join(b.dir, "cache")
@@ -206,15 +250,15 @@ func (b *buildah) build(t *testing.T, base, arch, name string) {
 			t.Fatal(err)
 		}
 	}
-	b.must(t, "build", "--isolation", "chroot", "--pull-never",
-		"--platform", "linux/"+arch,
-		"--build-arg", "BUILDPLATFORM=linux/"+runtime.GOARCH, // 1.28 does not set it in FROM
-		"--build-arg", "GO_IMAGE="+base,
-		"--build-arg", "VERSION="+version,
-		"--volume", goEnv(t, "GOROOT")+":/usr/local/go:ro",
-		"--volume", goEnv(t, "GOMODCACHE")+":/go/pkg/mod:ro",
-		"--volume", cache+":/go/build",
-		"--tag", name, filepath.Join("..", ".."))
+	return []string{
+		"--isolation", "chroot", "--pull-never",
+		"--platform", "linux/" + arch,
+		"--build-arg", "BUILDPLATFORM=linux/" + runtime.GOARCH, // 1.28 does not set it in FROM
+		"--build-arg", "GO_IMAGE=" + base,
+		"--volume", goEnv(t, "GOROOT") + ":/usr/local/go:ro",
+		"--volume", goEnv(t, "GOMODCACHE") + ":/go/pkg/mod:ro",
+		"--volume", cache + ":/go/build",
+	}
 }
 
 func goEnv(t *testing.T, name string) string {
