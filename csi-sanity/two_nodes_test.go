@@ -234,9 +234,11 @@ func TestFence(t *testing.T) {
 	silence()
 	late := make(chan error, 1)
 	go func() { late <- f.Sync() }()
-	begun := time.Now()
+	begun, waited := time.Now(), time.Duration(0)
 	eventually(t, time.Minute, func() error {
+		called := time.Now()
 		err := b.stage(t, id)
+		waited = time.Since(called)
 		if err != nil && grpcstatus.Code(err) != codes.FailedPrecondition {
 			t.Fatal(err)
 		}
@@ -251,7 +253,12 @@ func TestFence(t *testing.T) {
 	if took < testLease {
 		t.Errorf("taken over after %v, before the lease of %v was over", took, testLease)
 	}
-	t.Logf("taken over after %v", took.Round(time.Millisecond))
+	// It missed a renewal after half of its lease, and the call that came then had the rest
+	// of the lease and its grace to wait.
+	if waited < testLease/2 {
+		t.Errorf("the call that took it over took %v: it did not wait for the lease to be over", waited)
+	}
+	t.Logf("taken over after %v, by a call that waited for %v", took.Round(time.Millisecond), waited.Round(time.Millisecond))
 	other := b.publish(t, id, "pod", false)
 	if err := sameContent(filepath.Join(other, "file"), "second"); err != nil {
 		t.Error(err)

@@ -39,7 +39,7 @@
 // it. What is of one node is staged on another only when its lease was given back,
 // or has stood still for its length by the clock of whoever waits
 // (storage/lease.go: clocks of two nodes are never compared). The volume enters a
-// new epoch then.
+// new epoch then. A call that finds the lease about to end waits for it (await.go).
 //
 // Locks: pending holds its lock for a map access and no longer. No lock is held
 // over I/O. Goroutines: Serve's, which it waits for; both Runs are their callers',

@@ -35,7 +35,11 @@ func (n *Node) evict(r *storage.Record) error {
 		if node == n.o.NodeID {
 			continue
 		}
-		if left := n.seen.Left(r, node); left > 0 {
+		left := n.seen.Left(r, node)
+		if left > 0 && r.Leases[node].Leaving {
+			return storage.Errorf(storage.InUse, "volume %s is being unstaged on node %s, which brings to the cluster what it has of it, and can be on one node at a time; try again", r.ID, node)
+		}
+		if left > 0 {
 			return storage.Errorf(storage.InUse, "volume %s is in use on node %s and can be on one node at a time; that ends when it is unstaged there (end or move what uses it on that node), or at %s (in %s) if the node does not renew its lease until then; in Kubernetes, mark a node that is switched off for good by the taint node.kubernetes.io/out-of-service",
 				r.ID, node, time.Now().Add(left).UTC().Format(time.RFC3339), left.Round(time.Second))
 		}
@@ -70,7 +74,7 @@ func (n *Node) takeLease(ctx context.Context, id storage.VolumeID, path string, 
 			r.MountedFor(*group)
 		}
 		if ours {
-			have.Path, have.For, have.Grace = path, n.o.LeaseFor, n.o.LeaseGrace
+			have.Path, have.For, have.Grace, have.Leaving = path, n.o.LeaseFor, n.o.LeaseGrace, false
 			r.Leases[n.o.NodeID] = have
 			return r.Renew(n.o.NodeID, have.Epoch, n.o.Now())
 		}

@@ -177,6 +177,7 @@ type Node struct {
 	stats   stats
 	told    told
 	seen    storage.Sightings
+	named   named
 }
 
 var _ csi.NodeServer = (*Node)(nil)

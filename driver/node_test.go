@@ -58,9 +58,17 @@ func (b *bench) create(t *testing.T, modes ...mode) {
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
 
+// stage has no time to wait for another node.
 func (b *bench) stage(t *testing.T, n *Node, at string, m mode) error {
 	t.Helper()
-	_, err := n.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{
+	return b.stageWithin(t, mountingTakes, n, at, m)
+}
+
+func (b *bench) stageWithin(t *testing.T, d time.Duration, n *Node, at string, m mode) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	_, err := n.NodeStageVolume(ctx, &csi.NodeStageVolumeRequest{
 		VolumeId: "photos", StagingTargetPath: b.path(at), VolumeCapability: mountCap(m),
 	})
 	return err

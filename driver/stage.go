@@ -74,6 +74,9 @@ func (n *Node) stage(ctx context.Context, id storage.VolumeID, req *csi.NodeStag
 	if err := checkReady(&r); err != nil {
 		return err
 	}
+	if r, err = n.await(ctx, r); err != nil {
+		return err
+	}
 	if err := n.evict(&r); err != nil { // before a folder is made
 		return err
 	}
@@ -222,7 +225,7 @@ func (n *Node) unstage(ctx context.Context, id storage.VolumeID, target string) 
 	case have != nil && len(have.Binds) > 0:
 		return storage.Errorf(storage.InUse, "volume %s is still published at %s; the mount is busy", id, strings.Join(have.Binds, ", "))
 	}
-	if err := n.takeAway(ctx, id, target); err != nil {
+	if err := n.announced(ctx, id, func() error { return n.takeAway(ctx, id, target) }); err != nil {
 		return err
 	}
 	if err := n.giveLeaseBack(ctx, id); err != nil {

@@ -52,6 +52,9 @@ type Lease struct {
 	Until time.Time `json:"until,omitzero"`
 	// Path is where the volume is staged on that node.
 	Path string `json:"path,omitempty"`
+	// Leaving: the node is unstaging the volume, which takes it long. The lease holds all
+	// the same; whoever wants the volume may wait for it.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 // check says whether the lease can be one.
@@ -99,6 +102,14 @@ func (r *Record) Renew(node string, epoch uint64, at time.Time) error {
 	l.Until = at.UTC().Add(l.Length())
 	r.setLease(node, l)
 	return nil
+}
+
+// Leave says in the lease of a node whether that node is giving it back.
+func (r *Record) Leave(node string, leaving bool) {
+	if l, ok := r.Leases[node]; ok {
+		l.Leaving = leaving
+		r.setLease(node, l)
+	}
 }
 
 // setLease never changes a map that a copy of the record may share.

@@ -46,6 +46,9 @@ type Releaser struct {
 	wake  chan struct{}
 
 	seen storage.Sightings
+	// next is when the first lease of a node that is given up can be over, as of the last
+	// look.
+	next time.Duration
 	// given are the leases of nodes that were given up, as they were seen first after
 	// that: one that is renewed since then is of a node that runs.
 	given map[key]storage.Lease
@@ -115,17 +118,20 @@ func tainted(n *corev1.Node) bool {
 // Run looks until ctx ends. The informers have to be synced: a Node that is not there
 // counts as deleted.
 func (r *Releaser) Run(ctx context.Context) error {
-	tick := time.NewTicker(r.d.Every)
-	defer tick.Stop()
 	for {
+		r.next = r.d.Every
 		if err := r.look(ctx); err != nil && ctx.Err() == nil {
 			r.d.Log.WarnContext(ctx, "leases were not looked at", slog.Any("err", err))
 		}
+		wait := time.NewTimer(r.next) // somebody may be waiting for the volume
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+		case <-wait.C:
 		case <-r.wake:
+		}
+		wait.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 }
@@ -162,6 +168,7 @@ func (r *Releaser) judge(ctx context.Context, record *storage.Record, given map[
 			over, why = append(over, node), append(why, reason)
 			continue
 		}
+		r.next = min(r.next, left)
 		k, now := key{record.ID, node}, record.Leases[node]
 		first, known := r.given[k]
 		if !known {
