@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -275,7 +276,8 @@ func TestPodAccess(t *testing.T) {
 }
 
 // A PersistentVolume that no provisioner made: its volumeHandle is the id of a volume
-// that is there, and it needs no attributes.
+// that is there, and it needs no attributes. With one that no volume has, its attributes
+// are judged.
 func TestStaticVolume(t *testing.T) {
 	in := shared(t)
 	admin := in.adminKeys(t, in.mustStatus(t)).client()
@@ -303,7 +305,9 @@ func TestStaticVolume(t *testing.T) {
 		_, err := node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: id, StagingTargetPath: filepath.Join(in.work, "static-staging"), VolumeCapability: oneWriter(), VolumeContext: attributes})
 		return err
 	}
-	refused(t, "a handle that no volume has", stage("static-bucket", map[string]string{"bucketName": "static-bucket"}), codes.NotFound, "static-bucket", "volumeHandle")
+	refused(t, "a handle that no volume has", stage("static-bucket", nil), codes.NotFound, "static-bucket", "volumeHandle", "bucketName")
+	refused(t, "a bucket that is not there", stage("static-nowhere", map[string]string{"bucketName": "static-nowhere"}), codes.NotFound, "bucketName", "static-nowhere")
+	refused(t, "an unknown attribute", stage("static-handle", map[string]string{"bucketName": "static-bucket", "replicas": "2"}), codes.InvalidArgument, "replicas", "bucketName")
 	refused(t, "another bucket", stage(v.name, map[string]string{"bucketName": "other"}), codes.InvalidArgument, "other", "static-bucket")
 	s := (&volume{in: in, name: v.name, Bucket: v.name}).stageFor(t, node, oneWriter())
 	dir := s.mustPublish(t, "pod", false)
@@ -312,4 +316,58 @@ func TestStaticVolume(t *testing.T) {
 	}
 	s.unpublish(t, dir)
 	s.unstage(t)
+}
+
+// A PersistentVolume brings in a bucket that no volume has: by its attributes alone. When
+// it goes, the bucket stays with all that is in it.
+func TestStaticBucket(t *testing.T) {
+	in := shared(t)
+	admin := in.adminKeys(t, in.mustStatus(t)).client()
+	bucket := aws.String("bucket-from-before")
+	if _, err := admin.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: bucket}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		for _, key := range []string{"old", "new"} {
+			if _, err := admin.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: bucket, Key: aws.String(key)}); err != nil {
+				t.Errorf("clean up: %v", err)
+			}
+		}
+		if _, err := admin.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: bucket}); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	if _, err := admin.PutObject(t.Context(), &s3.PutObjectInput{Bucket: bucket, Key: aws.String("old"), Body: strings.NewReader("from before Holdfast")}); err != nil {
+		t.Fatal(err)
+	}
+	node := in.nodeService(t)
+	const handle = "my-static-volume"
+	s := &stagedVolume{&volume{in: in, name: handle, Bucket: handle}, node, oneWriter(), filepath.Join(in.work, "brought-in")}
+	begun := time.Now()
+	if _, err := node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: handle, StagingTargetPath: s.staging, VolumeCapability: s.vc, VolumeContext: map[string]string{"bucketName": *bucket, "size": "1Gi"}}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("let in after %s", time.Since(begun).Round(time.Millisecond))
+	dir := s.mustPublish(t, "brought-in-pod", false)
+	if err := sameContent(filepath.Join(dir, "old"), "from before Holdfast"); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "new"), []byte("by a pod"), 0o600); err != nil {
+		t.Error(err)
+	}
+	s.unpublish(t, dir)
+	s.unstage(t)
+	in.must(t, "volume", "delete", handle, "--yes")
+	for key, want := range map[string]string{"old": "from before Holdfast", "new": "by a pod"} {
+		object, err := admin.GetObject(t.Context(), &s3.GetObjectInput{Bucket: bucket, Key: aws.String(key)})
+		if err != nil {
+			t.Errorf("%s after the deletion: %v", key, err)
+			continue
+		}
+		content, err := io.ReadAll(object.Body)
+		if err := errors.Join(err, object.Body.Close()); err != nil || string(content) != want {
+			t.Errorf("%s after the deletion: %q, %v", key, content, err)
+		}
+	}
 }

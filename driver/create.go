@@ -168,6 +168,8 @@ func compatible(have, want storage.Record, s settings, asked *csi.CapacityRange)
 	switch {
 	case have.Inline != nil:
 		return storage.Errorf(storage.Exists, "volume id %s belongs to an inline volume of pod %s/%s: choose another name", have.ID, have.Inline.Pod.Namespace, have.Inline.Pod.Name)
+	case have.Static != nil:
+		return storage.Errorf(storage.Exists, "volume id %s belongs to a PersistentVolume that was made by hand, for bucket %s: choose another name", have.ID, have.Bucket)
 	case have.Name != want.Name:
 		return storage.Errorf(storage.Exists, "volume id %s belongs to the volume %q already: choose another name", have.ID, have.Name)
 	case have.Phase == storage.Deleting:

@@ -21,6 +21,9 @@
 // have; adopt.go decides which bucket and folder a volume may have, place.go makes the
 // rule for where its content is stored.
 //
+// PersistentVolumes that bring in a bucket: static.go is the node's side, staticmake.go
+// the controller's.
+//
 // Inline volumes: inline.go is the node's side, inlinemake.go the controller's; they
 // meet in the record alone.
 //

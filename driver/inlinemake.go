@@ -37,17 +37,21 @@ func (c *Controller) runInline(ctx context.Context) {
 	slots := make(chan struct{}, inlineAtOnce)
 	tick := time.NewTicker(inlineEvery)
 	defer tick.Stop()
-	for {
-		c.tendInline(ctx, func(do func()) {
-			select {
-			case slots <- struct{}{}:
-				work.Go(func() {
-					defer func() { <-slots }()
-					do()
-				})
-			default: // later
-			}
-		})
+	start := func(do func()) {
+		select {
+		case slots <- struct{}{}:
+			work.Go(func() {
+				defer func() { <-slots }()
+				do()
+			})
+		default: // later
+		}
+	}
+	for round := 0; ; round++ {
+		c.tendInline(ctx, start)
+		if round%int(staticEvery/inlineEvery) == 0 {
+			c.tendStatic(ctx, start)
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -86,6 +90,8 @@ func (c *Controller) tendOne(ctx context.Context, r storage.Record, start func(d
 	var what string
 	var do func(context.Context, storage.VolumeID) error
 	switch {
+	case r.Static != nil:
+		what, do = c.staticNeeds(&r)
 	case r.Inline == nil:
 		return
 	case r.Phase == storage.Deleting, !r.Inline.PodGone.IsZero():
@@ -95,7 +101,8 @@ func (c *Controller) tendOne(ctx context.Context, r storage.Record, start func(d
 		what, do = "delete the inline volume", c.delete
 	case r.Phase == storage.Creating:
 		what, do = "make the inline volume", c.makeInline
-	default:
+	}
+	if do == nil {
 		return
 	}
 	start(func() {
@@ -105,7 +112,7 @@ func (c *Controller) tendOne(ctx context.Context, r storage.Record, start func(d
 		if err == nil || storage.Is(err, storage.Busy) || storage.Is(err, storage.NotFound) || storage.Is(err, storage.Changed) || errors.Is(ctx.Err(), context.Canceled) {
 			return // done, or by somebody else
 		}
-		c.log.WarnContext(ctx, "an inline volume is not as it should be yet", slog.String("op", what), slog.String("volume", string(r.ID)),
+		c.log.WarnContext(ctx, "a volume that a node asks for, or has given up, is not as it should be yet", slog.String("op", what), slog.String("volume", string(r.ID)),
 			slog.String("kind", storage.KindOf(err).String()), slog.Any("err", err))
 	})
 }

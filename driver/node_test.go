@@ -170,8 +170,8 @@ func TestStaticAttributes(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	err := stage("videos", map[string]string{"bucketName": "videos"})
-	wantKind(t, "a bucket without a volume", err, storage.NotFound)
+	err := stage("videos", map[string]string{"bucket": "videos"})
+	wantKind(t, "a volume that is gone", err, storage.NotFound)
 	if !strings.Contains(fmt.Sprint(err), "volumeHandle") {
 		t.Error(err)
 	}

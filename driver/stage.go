@@ -27,7 +27,7 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 	if err := checkCapability(req.GetVolumeCapability()); err != nil {
 		return nil, err
 	}
-	id, err := checkVolumeID(req.GetVolumeId())
+	id, err := checkHandle(req.GetVolumeId(), req.GetVolumeContext())
 	if err != nil {
 		return nil, err
 	}
@@ -49,14 +49,8 @@ func (n *Node) NodeStageVolume(ctx context.Context, req *csi.NodeStageVolumeRequ
 // means says whether the volume is the one that a PersistentVolume's attributes speak of.
 // They are not needed, and where somebody has written them by hand they must not be
 // passed over: another bucket than the one that is named would be mounted.
-func means(attributes map[string]string, id storage.VolumeID, r *storage.Record, err error) error {
-	if storage.Is(err, storage.NotFound) && attributes["bucketName"] != "" {
-		return fmt.Errorf("%w: volumeHandle has to be the id of a volume that is there, and bucketName has no effect in a PersistentVolume; a bucket that no volume has becomes one by a claim of a StorageClass with bucketName and onDelete=retain", err)
-	}
-	if err != nil {
-		return err
-	}
-	for name, is := range map[string]string{contextBucket: string(r.Bucket), "bucketName": string(r.Bucket), contextPrefix: string(r.Prefix)} {
+func means(attributes map[string]string, id storage.VolumeID, r *storage.Record) error {
+	for name, is := range map[string]string{contextBucket: string(r.Bucket), bucketAttribute: string(r.Bucket), contextPrefix: string(r.Prefix)} {
 		if said, given := attributes[name]; given && said != is {
 			return storage.Errorf(storage.Invalid, "attribute %s=%.64q: volume %s has %q: leave it out", name, said, id, is)
 		}
@@ -67,8 +61,11 @@ func means(attributes map[string]string, id storage.VolumeID, r *storage.Record,
 func (n *Node) stage(ctx context.Context, id storage.VolumeID, req *csi.NodeStageVolumeRequest, group *uint32) error {
 	target, c := req.GetStagingTargetPath(), req.GetVolumeCapability()
 	m := c.GetAccessMode().GetMode()
-	r, err := n.records.GetRecord(ctx, id)
-	if err := means(req.GetVolumeContext(), id, &r, err); err != nil {
+	r, err := n.static(ctx, id, req)
+	if err != nil {
+		return err
+	}
+	if err := means(req.GetVolumeContext(), id, &r); err != nil {
 		return err
 	}
 	if err := checkReady(&r); err != nil {

@@ -125,6 +125,8 @@ type Record struct {
 	Owner string `json:"owner,omitempty"`
 	// Inline is there for a volume that goes with a pod.
 	Inline *Inline `json:"inline,omitempty"`
+	// Static is there for a volume that a PersistentVolume has brought in.
+	Static *Static `json:"static,omitempty"`
 	// Groups are those that it was mounted for (volume_mount_group), the latest last.
 	Groups []uint32 `json:"groups,omitempty"`
 	// Leases by node: a volume with a live one is in use.

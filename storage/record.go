@@ -96,6 +96,8 @@ func (r *Record) check(id VolumeID) error {
 		return Errorf(Corrupt, "record of volume %q: onDelete %q: %s, %s or %s are possible", id, r.OnDelete, DeleteData, Retain, Archive)
 	case r.Inline != nil && (r.Inline.Node == "" || r.Inline.Pod.UID == "" || r.Access != Single || r.Adopted || r.OnDelete != DeleteData):
 		return Errorf(Corrupt, "record of volume %q: it goes with a pod, so it needs the node's name, the pod's UID, access %s, a bucket of its own and onDelete %s", id, Single, DeleteData)
+	case r.Static != nil && (!r.Adopted || r.Inline != nil || r.OnDelete != Retain):
+		return Errorf(Corrupt, "record of volume %q: a PersistentVolume has brought it in, so it needs a bucket that is adopted, and onDelete %s", id, Retain)
 	case r.Prefix != "" && !r.Adopted:
 		return Errorf(Corrupt, "record of volume %q: it is the folder %q of a bucket that is said to be its own", id, string(r.Prefix))
 	case r.Placement.Check() != nil:
