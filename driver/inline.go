@@ -183,6 +183,9 @@ func (n *Node) inlineReady(ctx context.Context, want storage.Record) (storage.Re
 	for {
 		r, err := n.records.GetRecord(bounded, want.ID)
 		if storage.Is(err, storage.NotFound) {
+			if err := n.inlineFits(&want); err != nil {
+				return storage.Record{}, err
+			}
 			want.Created = n.o.Now().UTC()
 			r, err = n.records.CreateRecord(bounded, want)
 		}
@@ -204,6 +207,17 @@ func (n *Node) inlineReady(ctx context.Context, want storage.Record) (storage.Re
 			return storage.Record{}, storage.Errorf(storage.Unavailable, "inline volume %s: no controller has made its bucket within %s: does one run? It is tried again", want.ID, n.o.InlineWait)
 		}
 	}
+}
+
+// inlineFits refuses a size above the administrator's bound. It is asked before a volume is
+// made, and no more: the kubelet publishes what a pod has again and again, and a bound that
+// was lowered meanwhile is not that pod's fault.
+func (n *Node) inlineFits(want *storage.Record) error {
+	if most := n.o.InlineMaxSize; most > 0 && want.Capacity > int64(most) {
+		return storage.Errorf(storage.OutOfRange, "attribute %s: an inline volume of %s is larger than the %s that this cluster's administrator allows (%d and %d bytes): make it smaller, or use a claim",
+			sizeAttribute, size.Bytes(want.Capacity), most, want.Capacity, int64(most))
+	}
+	return nil
 }
 
 // sameInline says whether the record is that of the volume which is asked for.

@@ -64,6 +64,27 @@ func TestInlineAttributes(t *testing.T) {
 	}
 }
 
+// TestInlineMaxSize: a size above the administrator's bound is refused, with both, before
+// anything is made; what is there already stays when the bound is lowered.
+func TestInlineMaxSize(t *testing.T) {
+	b := newBench(t)
+	b.node.o.InlineMaxSize = 10 << 30
+	err := b.publishInline(t, b.controller, inlineRequest(b.path("pod"), "size", "11Gi"))
+	wantKind(t, "11 of 10 GiB", err, storage.OutOfRange)
+	for _, word := range []string{"size", "11Gi", "10Gi", "claim"} {
+		if err != nil && !strings.Contains(err.Error(), word) {
+			t.Errorf("%v does not say %s", err, word)
+		}
+	}
+	b.nothingLeft(t)
+	must(t, b.publishInline(t, b.controller, inlineRequest(b.path("pod"), "size", "10Gi")))
+	b.node.o.InlineMaxSize = 1 << 30
+	must(t, b.publishInline(t, b.controller, inlineRequest(b.path("pod"), "size", "10Gi")))
+	b.node = b.otherNode(t, "node-1", newFakeMounter()) // mounted anew, after a reboot
+	b.node.o.InlineMaxSize = 1 << 30
+	must(t, b.publishInline(t, b.controller, inlineRequest(b.path("pod"), "size", "10Gi")))
+}
+
 // tend does at once what a controller finds to do.
 func tend(ctx context.Context, c *Controller) { c.tendInline(ctx, func(do func()) { do() }) }
 

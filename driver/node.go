@@ -12,6 +12,7 @@ import (
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 
+	"github.com/holdfast-csi/holdfast/driver/size"
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
@@ -136,6 +137,9 @@ type NodeOptions struct {
 	NodeID string
 	// MaxVolumes is told to the scheduler; 0 means no limit.
 	MaxVolumes int64
+	// InlineMaxSize bounds an inline volume, whose size any pod's author may write; 0 is no
+	// bound.
+	InlineMaxSize size.Bytes
 	// LeaseFor and LeaseGrace are storage's unless set, RenewEvery a third of
 	// LeaseFor, StatTimeout 5 seconds, InlineWait (for a controller to make an inline
 	// volume) 30.
@@ -149,7 +153,7 @@ func (o NodeOptions) Validate() error {
 	switch {
 	case o.NodeID == "" || len(o.NodeID) > maxNodeID:
 		return storage.Errorf(storage.Invalid, "node id %q: 1 to %d bytes are needed", o.NodeID, maxNodeID)
-	case o.MaxVolumes < 0 || o.LeaseFor < 0 || o.LeaseGrace < 0 || o.RenewEvery < 0 || o.StatTimeout < 0 || o.InlineWait < 0:
+	case o.MaxVolumes < 0 || o.InlineMaxSize < 0 || o.LeaseFor < 0 || o.LeaseGrace < 0 || o.RenewEvery < 0 || o.StatTimeout < 0 || o.InlineWait < 0:
 		return storage.Errorf(storage.Invalid, "node options must not be negative")
 	case o.LeaseFor > storage.MaxLeaseFor || o.LeaseGrace > storage.MaxLeaseFor:
 		return storage.Errorf(storage.Invalid, "leases of %s and %s: at most %s are possible", o.LeaseFor, o.LeaseGrace, storage.MaxLeaseFor)

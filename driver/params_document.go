@@ -60,7 +60,7 @@ A bucket that no volume has yet becomes one by a ` + "`volumeHandle`" + ` of you
 
 ## Inline volumes
 
-A volume may stand in a pod's own specification (` + "`volumes: - csi: {driver: csi.holdfast.io, volumeAttributes: …}`" + `). Its bucket is made when the pod starts and deleted when the pod is gone, also after the loss of its node. One pod has it, on one node. The pod's author writes the attributes, so only these are allowed: ` + "`" + sizeAttribute + "`" + ` (512Mi, 10Gi; 1Gi without it), ` + "`" + optionsAttribute + "`" + ` (by commas, as above, without ` + "`noexec`" + `), ` + "`" + strings.Join(inlineParameters, "`, `") + "`" + `. Anything that names a bucket, keeps one, or says where content is stored is refused by name; so are secrets. What one needs of those, one takes from a claim.
+A volume may stand in a pod's own specification (` + "`volumes: - csi: {driver: csi.holdfast.io, volumeAttributes: …}`" + `). Its bucket is made when the pod starts and deleted when the pod is gone, also after the loss of its node. One pod has it, on one node. The pod's author writes the attributes, so only these are allowed: ` + "`" + sizeAttribute + "`" + ` (512Mi, 10Gi; 1Gi without it; at most what the administrator allows: ` + "`inlineVolumes.maxSize`" + ` of the chart, which is 10Gi unless set, ` + "`--inline-max-size`" + ` of the node service elsewhere), ` + "`" + optionsAttribute + "`" + ` (by commas, as above, without ` + "`noexec`" + `), ` + "`" + strings.Join(inlineParameters, "`, `") + "`" + `. Anything that names a bucket, keeps one, or says where content is stored is refused by name; so are secrets. What one needs of those, one takes from a claim.
 
 ## Parameters of other drivers
 

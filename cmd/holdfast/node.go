@@ -14,6 +14,7 @@ import (
 	"github.com/holdfast-csi/holdfast/cmd/holdfast/internal/privilege"
 	"github.com/holdfast-csi/holdfast/cmd/internal/metrics"
 	"github.com/holdfast-csi/holdfast/driver"
+	"github.com/holdfast-csi/holdfast/driver/size"
 	"github.com/holdfast-csi/holdfast/fuse/keeper"
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/seaweed"
@@ -42,6 +43,7 @@ func newNode(a *app) *cobra.Command {
 	f.StringVar(&o.keeper, "keeper-socket", "", "the keeper's socket for nodes")
 	f.StringVar(&o.nodeID, "node-id", "", "name of this node, the same after each restart")
 	f.Int64Var(&o.maxVolumes, "max-volumes", 0, "how many volumes the scheduler may bring to this node; 0 is no limit")
+	f.Var(&o.inlineMax, "inline-max-size", "how large an inline volume may be, whose size any pod's author may write; without it there is no bound")
 	f.DurationVar(&o.lease, "lease", storage.LeaseFor, "how long this node keeps its volumes from others when it falls silent")
 	drop := f.Bool(dropFlag, false, "give up all capabilities first")
 	required(cmd, "socket", "filer", "keeper-socket", "node-id")
@@ -61,6 +63,7 @@ type nodeOptions struct {
 	tls                           tlsFiles
 	metrics                       metricsOptions
 	maxVolumes                    int64
+	inlineMax                     size.Bytes
 	lease                         time.Duration
 }
 
@@ -77,7 +80,7 @@ func (o nodeOptions) run(ctx context.Context, log *slog.Logger) (err error) {
 	mounter := keeperMounter{keeper.NewNode(o.keeper)}
 	node, err := driver.NewNode(
 		driver.NodeDeps{Records: store, Reports: store, Mounter: mounter, Measure: statfs, Log: log},
-		driver.NodeOptions{NodeID: o.nodeID, MaxVolumes: o.maxVolumes, LeaseFor: o.lease, LeaseGrace: min(storage.LeaseGrace, o.lease)},
+		driver.NodeOptions{NodeID: o.nodeID, MaxVolumes: o.maxVolumes, InlineMaxSize: o.inlineMax, LeaseFor: o.lease, LeaseGrace: min(storage.LeaseGrace, o.lease)},
 	)
 	if err != nil {
 		return err

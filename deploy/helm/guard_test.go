@@ -396,6 +396,25 @@ func TestStorageCapacity(t *testing.T) {
 	})
 }
 
+// TestInlineVolumesAreBounded: by default, and as the administrator says.
+func TestInlineVolumesAreBounded(t *testing.T) {
+	for given, want := range map[string]string{"{}": "--inline-max-size=10Gi", `inlineVolumes: {maxSize: 2Ti}`: "--inline-max-size=2Ti", `inlineVolumes: {maxSize: ""}`: ""} {
+		have := ""
+		for _, w := range workloads(objects(t, manifest(t, values(t, given)))) {
+			for _, c := range w.containers() {
+				for _, arg := range c.Args {
+					if w.name == "holdfast-node" && c.Name == "node" && strings.HasPrefix(arg, "--inline-max-size") {
+						have = arg
+					}
+				}
+			}
+		}
+		if have != want {
+			t.Errorf("%s: the node service runs with %q, want %q", given, have, want)
+		}
+	}
+}
+
 // TestNetworkPolicies: nobody but the parts of the release comes to what is root of the cluster.
 func TestNetworkPolicies(t *testing.T) {
 	policies := map[string]*networkingv1.NetworkPolicy{}

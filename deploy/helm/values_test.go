@@ -26,6 +26,8 @@ func TestValuesRefused(t *testing.T) {
 		"pull policy":              {`image: {pullPolicy: Sometimes}`, "/image/pullPolicy"},
 		"size":                     {`seaweedfs: {filer: {persistence: {size: 5 GB}}}`, "/seaweedfs/filer/persistence/size"},
 		"the gateway has no disk":  {`seaweedfs: {s3: {persistence: {size: 5Gi}}}`, "persistence"},
+		"size of inline volumes":   {`inlineVolumes: {maxSize: 10 GB}`, "/inlineVolumes/maxSize"},
+		"no inline volumes":        {`inlineVolumes: {maxSize: "0"}`, "/inlineVolumes/maxSize"},
 		"deadline":                 {`mounter: {deadline: "60"}`, "/mounter/deadline"},
 		"two copies on one server": {`seaweedfs: {replication: "001", volume: {replicas: 1}}`, "seaweedfs.replication"},
 		"folder without nodes":     {`seaweedfs: {master: {persistence: {hostPath: {path: /srv}}}}`, "seaweedfs.master.persistence.hostPath.nodes"},
@@ -49,6 +51,7 @@ func TestValuesAccepted(t *testing.T) {
 		`seaweedfs: {volume: {replicas: 5, persistence: {storageClass: local, size: 100Gi}}}`,
 		`image: {tag: "v1.0.0@sha256:0000000000000000000000000000000000000000000000000000000000000000"}`,
 		`node: {tolerations: [], maxUnavailable: 1}`,
+		`inlineVolumes: {maxSize: 1.5Ti}`,
 		`global: {anything: here}`,
 	} {
 		if _, err := render(values(t, text)); err != nil {
