@@ -12,9 +12,8 @@ import (
 	"k8s.io/kubernetes/test/e2e/framework"
 	"k8s.io/kubernetes/test/e2e/framework/config"
 	"k8s.io/kubernetes/test/e2e/framework/testfiles"
-	manifests "k8s.io/kubernetes/test/e2e/testing-manifests"
-
 	_ "k8s.io/kubernetes/test/e2e/storage/external"
+	manifests "k8s.io/kubernetes/test/e2e/testing-manifests"
 )
 
 func TestMain(m *testing.M) {
