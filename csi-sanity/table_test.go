@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -178,39 +179,50 @@ func (e *errorTable) node(t *testing.T) {
 	if err != nil {
 		t.Skipf("the authority's key: %v", err)
 	}
-	for name, row := range map[string]struct {
+	rows := map[string]struct {
 		ends  time.Time
 		words []string
 	}{
 		"certificate that has ended":          {time.Now().Add(-time.Minute), []string{"ended at", "holdfast up renews it"}},
 		"clock far behind the cluster's":      {time.Now().Add(48 * time.Hour), []string{"begins at", "set the clock"}},
 		"certificate of another installation": {time.Time{}, []string{"is none of the authority in"}},
-	} {
+	}
+	// Each is told after half a minute, in which the certificate could be mended: so all
+	// of them ask at once.
+	var asked sync.WaitGroup
+	answers := map[string]*error{}
+	staging := func(name string) string { return e.b.path(strings.ReplaceAll(name, " ", "-")) }
+	for name, row := range rows {
+		signer, ends := own, row.ends
+		if ends.IsZero() {
+			var err error
+			if signer, err = newIssuer(); err != nil {
+				t.Fatal(err)
+			}
+			ends = time.Now().Add(time.Hour)
+		}
+		b, err := signer.pem("holdfast-node", ends)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(e.b.dir, filepath.Base(staging(name))+".pem")
+		if err := os.WriteFile(file, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		node, answer := e.b.anotherNode(t, e.in, file), new(error)
+		answers[name] = answer
+		asked.Go(func() {
+			_, *answer = node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: "shared-one", StagingTargetPath: staging(name), VolumeCapability: oneWriter()})
+		})
+	}
+	asked.Wait()
+	for name, row := range rows {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			signer, ends := own, row.ends
-			if ends.IsZero() {
-				var err error
-				if signer, err = newIssuer(); err != nil {
-					t.Fatal(err)
-				}
-				ends = time.Now().Add(time.Hour)
-			}
-			b, err := signer.pem("holdfast-node", ends)
-			if err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join(e.b.dir, strings.ReplaceAll(name, " ", "-")+".pem")
-			if err := os.WriteFile(file, b, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			node := e.b.anotherNode(t, e.in, file)
-			staging := e.b.path(filepath.Base(file))
-			_, err = node.NodeStageVolume(t.Context(), &csi.NodeStageVolumeRequest{VolumeId: "shared-one", StagingTargetPath: staging, VolumeCapability: oneWriter()})
+			err := *answers[name]
 			refused(t, name, err, codes.Unavailable, row.words...)
 			t.Logf("%v", err)
-			if _, err := os.Lstat(staging); !errors.Is(err, os.ErrNotExist) {
-				t.Errorf("%s is left: %v", staging, err)
+			if _, err := os.Lstat(staging(name)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s is left: %v", staging(name), err)
 			}
 			noMountBelow(t, e.b.dir)
 		})
