@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
+	"testing"
 	"time"
 )
 
@@ -24,7 +26,7 @@ func (in *installation) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	root := filepath.Dir(in.dir)
-	_, downErr := in.run(ctx, "down", "--delete-data", "--yes")
+	downErr := in.down(ctx, "--delete-data", "--yes")
 	if downErr == nil {
 		downErr = in.nothingLeft()
 	}
@@ -39,6 +41,54 @@ func (in *installation) close() error {
 	}
 	// As root over sudo, since the keeper's files may be root's.
 	return errors.Join(downErr, asRoot("rm", "-rf", "--one-file-system", root).Run())
+}
+
+// down stops the installation, as `holdfast down` does, without the 15 seconds that
+// weed's filer takes to end: it is killed when its turn has come, after all that has
+// asked something of it. Who wants to see it end by itself runs the command
+// (TestForeground, TestKillEverything).
+func (in *installation) down(ctx context.Context, flags ...string) error {
+	ended := make(chan struct{})
+	var killer sync.WaitGroup
+	if s, err := in.status(ctx); err == nil {
+		killer.Go(func() { in.killFiler(s, ended) }) //nolint:contextcheck // a kill is not cancelled
+	}
+	_, err := in.run(ctx, append([]string{"down"}, flags...)...)
+	close(ended)
+	killer.Wait()
+	return err
+}
+
+func (in *installation) mustDown(t *testing.T) {
+	t.Helper()
+	if err := in.down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// killFiler kills the filer once the gateway is gone, which is stopped before it. It
+// gives up when ended is closed.
+func (in *installation) killFiler(s status, ended <-chan struct{}) {
+	pids := map[string]int{}
+	for _, c := range s.Processes {
+		pids[c.Name] = c.PID
+	}
+	filer, s3 := pids["filer"], pids["s3"]
+	if filer == 0 || s3 == 0 {
+		return
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for in.runs(s3) {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+	}
+	if in.runs(filer) {
+		killNow(filer)
+	}
 }
 
 // nothingLeft says whether a process, a mount or a listening port of the
@@ -79,21 +129,30 @@ func (in *installation) processes() []int {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if strings.Contains(string(args), in.dir) || strings.Contains(string(env), in.dir) {
+		if in.runs(pid) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
 }
 
+// runs says whether a process is there and the installation's.
+func (in *installation) runs(pid int) bool {
+	args, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	return strings.Contains(string(args), in.dir) || strings.Contains(string(env), in.dir)
+}
+
 // killAll ends every process of the installation at once, as a power cut would.
 func (in *installation) killAll() {
 	for _, pid := range in.processes() {
-		if err := syscall.Kill(pid, syscall.SIGKILL); errors.Is(err, syscall.EPERM) {
-			_ = asRoot("kill", "-9", strconv.Itoa(pid)).Run()
-		}
+		killNow(pid)
+	}
+}
+
+func killNow(pid int) {
+	if err := syscall.Kill(pid, syscall.SIGKILL); errors.Is(err, syscall.EPERM) {
+		_ = asRoot("kill", "-9", strconv.Itoa(pid)).Run()
 	}
 }
 

@@ -22,7 +22,7 @@ func onSmallDisk(t *testing.T, mib int) *installation {
 	options := fmt.Sprintf("size=%dm,mode=0755,uid=%d,gid=%d", mib, os.Getuid(), os.Getgid())
 	mustRun(t, asRoot("mount", "-t", "tmpfs", "-o", options, "holdfast-test", in.dir))
 	t.Cleanup(func() {
-		if _, err := in.run(context.WithoutCancel(t.Context()), "down", "--delete-data", "--yes"); err != nil {
+		if err := in.down(context.WithoutCancel(t.Context()), "--delete-data", "--yes"); err != nil {
 			t.Error(err)
 		}
 		mustRun(t, asRoot("umount", in.dir))
@@ -107,7 +107,7 @@ func TestCacheDiskIsFull(t *testing.T) {
 	options := func(mib int) string { return fmt.Sprintf("size=%dm,mode=0700,uid=%d,gid=%d", mib, owner, owner) }
 	mustRun(t, asRoot("mount", "-t", "tmpfs", "-o", options(12), "holdfast-test", cache))
 	t.Cleanup(func() {
-		if _, err := in.run(context.WithoutCancel(t.Context()), "down"); err != nil {
+		if err := in.down(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
 		mustRun(t, asRoot("umount", cache))

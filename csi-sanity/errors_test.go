@@ -162,7 +162,7 @@ func TestTwoInstallations(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	second.must(t, "down")
+	second.mustDown(t)
 	if err := second.nothingLeft(); err != nil {
 		t.Error(err)
 	}

@@ -48,7 +48,7 @@ func newInstallation(ctx context.Context) (*installation, error) {
 }
 
 // begin gives a test an installation of its own that is not started yet. Such
-// tests run side by side, since most of their time is the filer's 15 seconds.
+// tests run side by side, since they wait most of their time.
 func begin(t *testing.T) *installation {
 	t.Helper()
 	t.Parallel()

@@ -14,9 +14,9 @@ func TestS3OverTLS(t *testing.T) {
 	in := startState(t)
 	in.must(t, "volume", "create", "photos", "--size", "1Gi")
 	in.fails(t, []string{"up", "--s3-tls"}, "--s3-tls", "holdfast down")
-	in.must(t, "down")
+	in.mustDown(t)
 	in.must(t, "up", "--s3-tls")
-	in.must(t, "down")
+	in.mustDown(t)
 	in.up(t)
 	c := unmarshal[struct {
 		Endpoint string
