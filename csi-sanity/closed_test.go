@@ -265,6 +265,7 @@ func serialIn(path string) (string, error) {
 // TestCertificatesAreRenewed: one that is about to end is renewed while all runs,
 // and servers show the new one without a restart.
 func TestCertificatesAreRenewed(t *testing.T) {
+	t.Parallel() // it waits for the servers to look; of the other tests that do, none shares
 	in := shared(t)
 	own, err := readIssuer(in)
 	if err != nil {
@@ -339,7 +340,7 @@ func TestCertificatesHaveEnded(t *testing.T) {
 	})
 	in.must(t, "volume", "credentials", v.name)
 
-	in.must(t, "down")
+	in.mustDown(t)
 	for _, name := range []string{"master", "volume", "filer", "s3", "admin", "controller", "node", "mounter"} {
 		if err := own.replace(in, name, time.Now().Add(-time.Minute)); err != nil {
 			t.Fatal(err)

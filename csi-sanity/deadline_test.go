@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -93,6 +94,19 @@ func stopped(pid int) error {
 	return nil
 }
 
+// stalls is held by a test that has a written file open in a mount that does not
+// answer, and by one that must not be held up by it.
+var stalls sync.Mutex
+
+// apart keeps such tests from each other. Every program that this process starts has a
+// copy of its open files for a moment: closing the one in the mount waits for the
+// mount, and only then the program runs.
+func apart(t *testing.T) {
+	t.Helper()
+	stalls.Lock()
+	t.Cleanup(stalls.Unlock)
+}
+
 // answer is the end of a call that was made in the background.
 type answer struct {
 	what string
@@ -113,6 +127,7 @@ func (a answer) isDeadline(deadline time.Duration) error {
 func TestDeadline(t *testing.T) {
 	const deadline = 5 * time.Second
 	in := begin(t)
+	apart(t)
 	in.environment = []string{"HOLDFAST_DEADLINE=" + deadline.String()}
 	in.up(t)
 	v := in.create(t, volumeName(t))

@@ -15,6 +15,7 @@ import (
 // Nobody sees an error, and what was written is there.
 func TestHandOver(t *testing.T) {
 	in := begin(t)
+	apart(t)
 	in.up(t)
 	v := in.create(t, volumeName(t))
 	dir := v.mount(t)

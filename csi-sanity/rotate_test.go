@@ -34,7 +34,9 @@ type rotated struct {
 // Clients that read their keys again now and then never see a rotation, and the
 // old keys are dead when it is over, also when the controller is killed meanwhile.
 func TestRotateKeys(t *testing.T) {
-	in := startState(t)
+	in := begin(t)
+	apart(t) // a client that reads the new keys too late
+	in.up(t)
 	v := in.create(t, volumeName(t))
 	v.put(t, "object", "content")
 	load := v.load(t)

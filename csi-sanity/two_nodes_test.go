@@ -188,6 +188,7 @@ const testLease = 6 * time.Second
 // written is kept on it.
 func TestFence(t *testing.T) {
 	in := begin(t)
+	apart(t)
 	in.environment = []string{"HOLDFAST_LEASE=" + testLease.String()}
 	in.up(t)
 	b := startNode(t, in, "node-b")
