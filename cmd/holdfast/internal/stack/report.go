@@ -71,11 +71,7 @@ func (s *supervisor) components() []Component {
 	all = append(all, s.services.Status()...)
 	components := []Component{}
 	for _, p := range all {
-		c := Component{Name: p.Name, Running: p.Running, Ready: p.Ready, Restarts: p.Restarts, LastExit: p.LastExit}
-		if id, err := process.Of(p.PID); p.PID != 0 && err == nil {
-			c.ID = id
-		}
-		components = append(components, c)
+		components = append(components, component(p))
 	}
 	for _, name := range []string{keeperName, mounterName} {
 		id, ok := noted(s.opts.Dir, name)
@@ -85,6 +81,16 @@ func (s *supervisor) components() []Component {
 		components = append(components, Component{Name: name, ID: id, Running: ok, Ready: ok && ready, Restarts: restarts})
 	}
 	return components
+}
+
+// component is a supervised process. One that has died and is not reaped yet does not
+// run, whatever was last known of it.
+func component(p supervise.Status) Component {
+	c := Component{Name: p.Name, Restarts: p.Restarts, LastExit: p.LastExit}
+	if id, err := process.Of(p.PID); p.PID != 0 && err == nil {
+		c.ID, c.Running, c.Ready = id, p.Running, p.Ready
+	}
+	return c
 }
 
 // count notes that one of the detached processes had to be started again.
