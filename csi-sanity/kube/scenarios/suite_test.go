@@ -17,7 +17,6 @@ import (
 // suiteSkips are specs that driver.yaml would select and that are not run. Each
 // has its reason.
 var suiteSkips = []struct{ regexp, why string }{
-	{`\[Slow\]`, "minutes each; run by hand"},
 	{`\[Disruptive\]|\[Serial\]`, "they stop kubelets by ssh; TestNodeStopped and TestCluster do that here"},
 	{`\[Feature:`, "of features that this cluster has not got, as SELinux and Windows"},
 }
