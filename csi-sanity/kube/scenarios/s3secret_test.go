@@ -109,17 +109,19 @@ spec:
   containers:
   - {name: main, image: %s, imagePullPolicy: Never, envFrom: [{secretRef: {name: data-s3}}]}
 `, build.ExampleImage), "apply", space, "-f", "-")
-	eventually(t, time.Minute, func(ctx context.Context) error {
-		phase, err := kubectl(ctx, "", "get", space, "pod/example", "-o", "jsonpath={.status.phase}")
-		if err == nil && phase == "Failed" {
-			t.Fatalf("the example: %s", within(t, 10*time.Second, "logs", space, "example"))
-		}
-		if err == nil && phase != "Succeeded" {
-			return fmt.Errorf("its pod is %s", phase)
+	var phase string
+	eventually(t, time.Minute, func(ctx context.Context) (err error) {
+		phase, err = kubectl(ctx, "", "get", space, "pod/example", "-o", "jsonpath={.status.phase}")
+		if err == nil && phase != "Succeeded" && phase != "Failed" {
+			err = fmt.Errorf("its pod is %s", phase)
 		}
 		return err
 	})
-	checkListing(t, within(t, 10*time.Second, "logs", space, "example"), "example-go.txt")
+	said := within(t, 10*time.Second, "logs", space, "example")
+	if phase == "Failed" {
+		t.Fatalf("the example: %s", said)
+	}
+	checkListing(t, said, "example-go.txt")
 }
 
 // runOutside runs an example as a user's machine would, with the Secret as its
