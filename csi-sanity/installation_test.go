@@ -130,7 +130,9 @@ func (in *installation) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "holdfast"), args...)
 	cmd.Env = append(os.Environ(), "HOLDFAST_STATE="+in.dir)
 	cmd.Env = append(cmd.Env, in.environment...)
-	cmd.WaitDelay = time.Second
+	// A program of another test may have a copy of our pipes and wait for a mount that
+	// does not answer (apart).
+	cmd.WaitDelay = 30 * time.Second
 	return cmd
 }
 

@@ -1,12 +1,9 @@
 package csisanity
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"testing"
 )
 
@@ -51,28 +48,10 @@ func runAll(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "These tests mount: they need root, or sudo without a password")
 		return 1
 	}
-	if err := besideEachOther(3); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
 	code := m.Run()
 	if err := theShared.close(); err != nil {
 		fmt.Fprintf(os.Stderr, "the shared installation: %v\n", err)
 		return 1
 	}
 	return code
-}
-
-// besideEachOther has at least so many tests run side by side, since they wait most of
-// their time, each for a cluster of its own; go test takes as many as there are cores.
-// The flag's value is changed and the flag is not set: Ginkgo, in TestSanity, refuses
-// one that is, and who sets -parallel knows why.
-func besideEachOther(tests int) error {
-	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if given || runtime.GOMAXPROCS(0) >= tests {
-		return nil
-	}
-	return flag.Lookup("test.parallel").Value.Set(strconv.Itoa(tests))
 }

@@ -40,7 +40,10 @@ func TestScale(t *testing.T) {
 			t.Fatalf("%s=%q: a number of volumes, 1 or more", scaleVariable, text)
 		}
 	}
-	in := startState(t)
+	// Alone: a program that another test starts has a copy of our open files for a
+	// moment, and keeps a mount busy.
+	in := beginAlone(t)
+	in.up(t)
 	s := &scale{csiClients: in.csi(t), in: in, took: map[string][]time.Duration{}}
 	// What is made once and kept is there before the first look: pools, caches.
 	s.life(t, "warm", scaleMounted)
