@@ -71,8 +71,12 @@ func (o *output) String() string {
 func onBoth(t *testing.T, story func(t *testing.T, w *world)) {
 	t.Run("fake", func(t *testing.T) {
 		t.Parallel()
-		w := newWorld(t, fake.NewClientset(), false)
+		client := fake.NewClientset()
+		w := newWorld(t, client, false)
 		w.run(w.api)
+		for _, resource := range []string{"persistentvolumeclaims", "persistentvolumes", "secrets"} {
+			w.watched(client, resource)
+		}
 		story(t, w)
 	})
 	t.Run("real", func(t *testing.T) {
@@ -80,6 +84,20 @@ func onBoth(t *testing.T, story func(t *testing.T, w *world)) {
 		w, server := realWorld(t)
 		w.run(server.As(t, system, "holdfast-controller"))
 		story(t, w)
+	})
+}
+
+// watched waits until the companion watches a resource. The fake forgets what happens
+// between an informer's listing and its watch, which a server does not.
+func (w *world) watched(client *fake.Clientset, resource string) {
+	w.t.Helper()
+	w.eventually(func() error {
+		for _, action := range client.Actions() {
+			if action.Matches("watch", resource) {
+				return nil
+			}
+		}
+		return fmt.Errorf("nobody watches %s", resource)
 	})
 }
 
