@@ -232,10 +232,21 @@ func (n *Node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 	return resp, nil
 }
 
-// NodeGetInfo implements csi.NodeServer. Volumes can be had on every node, so
-// there is no topology.
+// topologyKey and topologyValue are the one topology that there is: a node has the driver.
+// Volumes can be had on every such node, and none says where it can be had. It is for
+// external-provisioner, which does not know its own CSIStorageCapacity again when that is
+// for all nodes: it removes each that it has made, and makes another one, without end.
+const (
+	topologyKey   = Name + "/driver"
+	topologyValue = "true"
+)
+
+// NodeGetInfo implements csi.NodeServer.
 func (n *Node) NodeGetInfo(context.Context, *csi.NodeGetInfoRequest) (*csi.NodeGetInfoResponse, error) {
-	return &csi.NodeGetInfoResponse{NodeId: n.o.NodeID, MaxVolumesPerNode: n.o.MaxVolumes}, nil
+	return &csi.NodeGetInfoResponse{
+		NodeId: n.o.NodeID, MaxVolumesPerNode: n.o.MaxVolumes,
+		AccessibleTopology: &csi.Topology{Segments: map[string]string{topologyKey: topologyValue}},
+	}, nil
 }
 
 // mounts is what the mounter has, with the questions that the operations ask.

@@ -154,6 +154,28 @@ func TestFigures(t *testing.T) {
 	})
 }
 
+// TestOneTopology: a node says that it has the driver, and no volume says where it can be
+// had. Without a topology external-provisioner makes and removes CSIStorageCapacity objects
+// without end, and the capability goes with it.
+func TestOneTopology(t *testing.T) {
+	b := newBench(t)
+	info, err := b.node.NodeGetInfo(t.Context(), &csi.NodeGetInfoRequest{})
+	if got := info.GetAccessibleTopology().GetSegments(); err != nil || len(got) != 1 || got["csi.holdfast.io/driver"] != "true" {
+		t.Errorf("topology %v, %v", got, err)
+	}
+	req := ask("photos")
+	req.AccessibilityRequirements = &csi.TopologyRequirement{Requisite: []*csi.Topology{info.GetAccessibleTopology()}}
+	made, err := b.controller.CreateVolume(t.Context(), req)
+	if err != nil || len(made.GetVolume().GetAccessibleTopology()) > 0 {
+		t.Errorf("a volume of some nodes alone: %v, %v", made, err)
+	}
+	plugin, err := NewIdentity(IdentityOptions{}).GetPluginCapabilities(t.Context(), nil)
+	must(t, err)
+	if !strings.Contains(fmt.Sprint(plugin), "VOLUME_ACCESSIBILITY_CONSTRAINTS") {
+		t.Errorf("%v", plugin)
+	}
+}
+
 // TestStaticAttributes: a PersistentVolume that was written by hand names another bucket
 // than the volume has: that is not passed over.
 func TestStaticAttributes(t *testing.T) {

@@ -367,7 +367,7 @@ func TestStorageCapacity(t *testing.T) {
 					}
 				}
 				tells = fields["POD_NAME"] == "metadata.name" && fields["NAMESPACE"] == "metadata.namespace"
-				for _, flag := range []string{"--enable-capacity", "--capacity-for-immediate-binding", "--capacity-ownerref-level=2"} {
+				for _, flag := range []string{"--enable-capacity", "--capacity-for-immediate-binding", "--capacity-ownerref-level=2", "--immediate-topology=false"} {
 					if !slices.Contains(c.Args, flag) {
 						t.Errorf("%s/%s: runs without %s", w.name, c.Name, flag)
 					}
