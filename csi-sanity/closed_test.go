@@ -265,7 +265,7 @@ func serialIn(path string) (string, error) {
 // TestCertificatesAreRenewed: one that is about to end is renewed while all runs,
 // and servers show the new one without a restart.
 func TestCertificatesAreRenewed(t *testing.T) {
-	t.Parallel() // it waits for the servers to look; of the other tests that do, none shares
+	t.Parallel() // it waits for the servers; no other test that runs beside others has this installation
 	in := shared(t)
 	own, err := readIssuer(in)
 	if err != nil {
