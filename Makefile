@@ -158,7 +158,7 @@ lint: preflight $(GOLANGCI_LINT) ## Check style, mistakes and the layers (.golan
 	@for script in deploy/dev/*.sh .ci/run; do bash -n "$$script"; done
 	$(GOLANGCI_LINT) run
 	@for module in $(LINT_MODULES); do \
-	  echo "$$module:"; (cd $$module && '$(CURDIR)/$(GOLANGCI_LINT)' run); \
+	  echo "$$module:"; (cd $$module && CGO_ENABLED=0 GOFLAGS=-trimpath '$(CURDIR)/$(GOLANGCI_LINT)' run); \
 	done
 	@$(GOLANGCI_LINT) fmt --diff $(FORMAT_MODULES)
 
