@@ -118,6 +118,7 @@ func (b *Builder) images(ctx context.Context) ([]images.Image, error) {
 		// name nginx, and run a shell script in it.
 		shell(suiteRegistry + "/busybox:1.37.0-1"),
 		shell(suiteRegistry + "/nginx:1.14-4"),
+		shell(suiteRegistry + "/jessie-dnsutils:1.7"), // several volumes in a pod
 		single(suiteRegistry+"/pause:3.10.1", "/pause", bin("pause")),
 	}
 	agnhost := shell(suiteRegistry + "/agnhost:2.56")
