@@ -89,7 +89,7 @@ e2e: bin/e2e/holdfast-e2e ## Start a real Kubernetes of two nodes, run the end-t
 	@deploy/dev/prepare.sh run e2e
 	$(if $(E2E),,$(E2E_COMMAND) build)
 	$(if $(E2E),,HOLDFAST_KUBE_BIN='$(CURDIR)/bin/e2e' $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./driver/kube/...)
-	$(E2E_COMMAND) test $(E2E)
+	$(E2E_COMMAND) test $(if $(E2E),'$(E2E)')
 
 .PHONY: bin/e2e/holdfast-e2e
 bin/e2e/holdfast-e2e: preflight
