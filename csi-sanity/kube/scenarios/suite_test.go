@@ -1,7 +1,6 @@
 package scenarios
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,7 +40,7 @@ func TestStorageSuite(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "ginkgo"), "--no-color", fmt.Sprintf("--procs=%d", suiteProcesses), "--timeout="+limit.String(),
-		"--focus=External.Storage", "--skip="+strings.Join(skip, "|"), "--json-report=suite.json", "--output-dir="+work, "--silence-skips",
+		"--focus=External.Storage", "--skip="+strings.Join(skip, "|"), "--json-report=storage-suite.json", "--output-dir="+folder.Logs(), "--silence-skips",
 		filepath.Join(bin, "storage-suite.test"), "--",
 		"-kubeconfig="+folder.Kubeconfig(), "-kubectl-path="+filepath.Join(bin, "kubectl"), "-provider=local",
 		"-storage.testdriver="+filepath.Join(files, "driver.yaml"), "-num-nodes=2", "-allowed-not-ready-nodes=0",
@@ -49,15 +48,16 @@ func TestStorageSuite(t *testing.T) {
 	cmd.Dir = work
 	cmd.Env = append(os.Environ(), "KUBE_TEST_REPO_LIST="+filepath.Join(files, "images.yaml"), "KUBECONFIG="+folder.Kubeconfig(), "HOME="+work)
 	cmd.WaitDelay = 10 * time.Second
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	if writeErr := os.WriteFile(filepath.Join(folder.Logs(), "storage-suite.log"), out.Bytes(), 0o644); writeErr != nil {
-		t.Error(writeErr)
-	}
-	passed := summarize(t, filepath.Join(work, "suite.json"))
+	out, err := os.Create(filepath.Join(folder.Logs(), "storage-suite.log"))
 	if err != nil {
-		t.Errorf("the suite: %v; its log is %s", err, filepath.Join(folder.Logs(), "storage-suite.log"))
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	err = cmd.Run()
+	passed := summarize(t, filepath.Join(folder.Logs(), "storage-suite.json"))
+	if err != nil {
+		t.Errorf("the suite: %v; its log is %s", err, out.Name())
 	}
 	if passed == 0 {
 		t.Error("no spec of the suite has run: a suite that selects nothing proves nothing")
