@@ -98,7 +98,7 @@ func TestUninstall(t *testing.T) {
 // processesOn are those of Holdfast and of SeaweedFS that a node has.
 func processesOn(t *testing.T, node int) string {
 	t.Helper()
-	line, err := cluster.EnterNode(folder, node, "sh", "-c", `for p in /proc/[0-9]*; do case $(readlink $p/exe) in */holdfast*|*/weed) tr '\0' ' ' < $p/cmdline; echo;; esac; done`)
+	line, err := cluster.EnterNode(folder, node, "sh", "-c", `for p in /proc/[0-9]*; do case $(readlink $p/exe) in */holdfast|*/holdfast-mount|*/weed) tr '\0' ' ' < $p/cmdline; echo;; esac; done`)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -83,6 +83,9 @@ func (c *controller) prepare() error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
+	if err := forgetFUSE(); err != nil {
+		return err
+	}
 	if err := syscall.Sethostname([]byte("control")); err != nil {
 		return err
 	}
@@ -318,4 +321,25 @@ func (c *controller) kubeletCommand(n int, action string) error {
 		return fmt.Errorf("node %d does not run", n)
 	}
 	return s.node.command("kubelet "+action, time.Minute)
+}
+
+// forgetFUSE leaves the machine's FUSE mounts to the machine: a copy of one here
+// would keep it busy there for as long as the cluster runs.
+func forgetFUSE() error {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(table)) {
+		before, after, _ := strings.Cut(line, " - ")
+		fields := strings.Fields(before)
+		if kind, _, _ := strings.Cut(after, " "); len(fields) < 5 || kind != "fuse" && !strings.HasPrefix(kind, "fuse.") {
+			continue
+		}
+		path := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
+		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
+			return fmt.Errorf("forget the machine's mount %s: %w", path, err)
+		}
+	}
+	return nil
 }
