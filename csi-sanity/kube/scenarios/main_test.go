@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,7 +26,14 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "These tests run inside a cluster: use  holdfast-e2e test  (make e2e does)")
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	ctx, cancel := context.WithTimeout(context.Background(), leavingTime)
+	defer cancel()
+	if err := repeat(ctx, nothingLeaves); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
 }
 
 // kubectl runs as the administrator; stdin may be empty.
@@ -67,17 +75,56 @@ func eventually(t *testing.T, limit time.Duration, question func(context.Context
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
+	if err := repeat(ctx, question); err != nil {
+		t.Fatalf("after %v: %v", limit, err)
+	}
+}
+
+// repeat returns the last answer when ctx ends.
+func repeat(ctx context.Context, question func(context.Context) error) error {
 	for {
 		err := question(ctx)
 		if err == nil {
-			return
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("after %v: %v", limit, err)
+			return err
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
+}
+
+// leaving are the namespaces of tests that have ended. Their removal takes some fifteen
+// seconds each, in which the next tests run; settle waits for it, and so does the end.
+var leaving struct {
+	sync.Mutex
+	names []string
+}
+
+const leavingTime = 2 * time.Minute
+
+// settle has a test begin with no pod of another one: before nodes are stopped, and
+// Holdfast is uninstalled.
+func settle(t *testing.T) {
+	t.Helper()
+	eventually(t, leavingTime, nothingLeaves)
+}
+
+func nothingLeaves(ctx context.Context) error {
+	leaving.Lock()
+	defer leaving.Unlock()
+	for len(leaving.names) > 0 {
+		left, err := kubectl(ctx, "", "get", "namespace", leaving.names[0], "--ignore-not-found", "-o", "name")
+		if err != nil {
+			return err
+		}
+		if left != "" {
+			return fmt.Errorf("%s does not go: is a pod or a volume stuck in it?", left)
+		}
+		leaving.names = leaving.names[1:]
+	}
+	return nil
 }
 
 // newNamespace is one for this test, which is removed at its end, with what is in it.
@@ -89,11 +136,14 @@ func newNamespace(t *testing.T) string {
 		if t.Failed() {
 			showNamespace(t, name)
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
 		defer cancel()
-		if _, err := kubectl(ctx, "", "delete", "namespace", name, "--timeout=110s"); err != nil {
+		if _, err := kubectl(ctx, "", "delete", "namespace", name, "--wait=false"); err != nil {
 			t.Errorf("remove what the test has made: %v", err)
 		}
+		leaving.Lock()
+		defer leaving.Unlock()
+		leaving.names = append(leaving.names, name)
 	})
 	return name
 }

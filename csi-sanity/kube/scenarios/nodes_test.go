@@ -41,6 +41,7 @@ func nodeOf(t *testing.T, space, pod string) string {
 // TestNodeStopped: a node loses its power, its pod moves, what was fsynced is
 // there, and the node that comes back overwrites nothing.
 func TestNodeStopped(t *testing.T) {
+	settle(t)
 	space := "--namespace=" + newNamespace(t)
 	withInput(t, time.Minute, stateful(idle), "apply", space, "-f", "-")
 	within(t, 2*time.Minute, "rollout", "status", space, "statefulset/db", "--timeout=110s")
@@ -95,6 +96,7 @@ func TestNodeStopped(t *testing.T) {
 
 // TestDrainAndReboot: a drained and rebooted node keeps no mount and no pod.
 func TestDrainAndReboot(t *testing.T) {
+	settle(t)
 	space := "--namespace=" + newNamespace(t)
 	withInput(t, time.Minute, stateful(idle), "apply", space, "-f", "-")
 	within(t, 2*time.Minute, "rollout", "status", space, "statefulset/db", "--timeout=110s")

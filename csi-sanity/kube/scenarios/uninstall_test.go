@@ -29,6 +29,7 @@ func uninstall(t *testing.T) (string, error) {
 // TestUninstallRefused: with a volume mounted an uninstall is refused by the
 // pod's name, and the pod goes on; a rollback makes the release one again.
 func TestUninstallRefused(t *testing.T) {
+	settle(t)
 	name := newNamespace(t)
 	space := "--namespace=" + name
 	withInput(t, time.Minute, claim("data", "ReadWriteOnce")+pod("user", "data", 0, build.ShellImage, idle), "apply", space, "-f", "-")
@@ -52,6 +53,7 @@ func TestUninstallRefused(t *testing.T) {
 
 // TestInstallAgain: what volumes hold outlives the release.
 func TestInstallAgain(t *testing.T) {
+	settle(t)
 	space := "--namespace=" + newNamespace(t)
 	user := pod("user", "data", 0, build.ShellImage, idle)
 	withInput(t, time.Minute, claim("data", "ReadWriteOnce")+user, "apply", space, "-f", "-")
@@ -72,6 +74,7 @@ func TestInstallAgain(t *testing.T) {
 
 // TestUninstall is the guide's last section: nothing stays.
 func TestUninstall(t *testing.T) {
+	settle(t)
 	section(t, "Uninstall")
 	for node := 1; node <= 2; node++ {
 		if left := volumesOn(t.Context(), t, node); len(left) > 0 {
