@@ -57,6 +57,10 @@ func mountOptions(log *slog.Logger) *fuse.MountOptions {
 		MaxWrite:          MaxWrite,
 		MaxBackground:     MaxBackground,
 		ExtraCapabilities: extraCapabilities,
+		// For pods with a user namespace of their own (FUSE_ALLOW_IDMAP, Linux 6.12). From
+		// then on the kernel sends the caller's ids only with what makes an inode, by any
+		// mount, and -1 with all else: nothing here may ask for them.
+		IDMappedMount: true,
 		// ProtocolServer has no pipe to splice from.
 		DisableSplice: true,
 		Logger:        slog.NewLogLogger(log.Handler(), slog.LevelDebug),
