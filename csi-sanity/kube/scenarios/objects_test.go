@@ -61,7 +61,20 @@ func keysIn(ctx context.Context, bucket string) ([]string, error) {
 }
 
 // s3Request is a signed GET.
-func s3Request(ctx context.Context, path string) (string, error) {
+func s3Request(ctx context.Context, path string) (string, error) { return s3Send(ctx, path) }
+
+// s3Put makes a bucket, or an object with that content.
+func s3Put(t *testing.T, path, content string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := s3Send(ctx, path, "--request", "PUT", "--header", "Content-Type: text/plain", "--data-raw", content); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// s3Send is a signed request, with more options of curl.
+func s3Send(ctx context.Context, path string, options ...string) (string, error) {
 	text, err := kubectl(ctx, "", "get", system, "secret/holdfast-s3-admin", "-o", "json")
 	if err != nil {
 		return "", err
@@ -79,13 +92,14 @@ func s3Request(ctx context.Context, path string) (string, error) {
 		return "", err
 	}
 	// The keys go by a file descriptor: arguments are seen by every user.
-	cmd := exec.CommandContext(ctx, "curl", "--silent", "--show-error", "--fail", "--config", "-", "--aws-sigv4", "aws:amz:us-east-1:s3", "http://"+address+"/"+path)
+	line := append([]string{"--silent", "--show-error", "--fail", "--config", "-", "--aws-sigv4", "aws:amz:us-east-1:s3", "http://" + address + "/" + path}, options...)
+	cmd := exec.CommandContext(ctx, "curl", line...)
 	cmd.Stdin = strings.NewReader(fmt.Sprintf("user = %q\n", keys.Access+":"+keys.Secret))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("GET /%s: %w: %s", path, err, &stderr)
+		return "", fmt.Errorf("curl /%s %q: %w: %s", path, options, err, &stderr)
 	}
 	return string(out), nil
 }
