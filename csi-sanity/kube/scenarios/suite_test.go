@@ -21,7 +21,7 @@ var suiteSkips = []struct{ regexp, why string }{
 }
 
 // suiteProcesses wait most of their time.
-const suiteProcesses = 4
+const suiteProcesses = 8
 
 // TestStorageSuite is Kubernetes' own suite for CSI drivers, "External Storage",
 // with Holdfast's true capabilities: kubernetes/storagesuite/driver.yaml.
