@@ -75,6 +75,12 @@ func TestInstallAgain(t *testing.T) {
 // TestUninstall is the guide's last section: nothing stays.
 func TestUninstall(t *testing.T) {
 	settle(t)
+	// A node that was drained took the guide's pod with it, for nobody makes it again.
+	shell(t, time.Minute, "kubectl apply -f deploy/examples/photos.yaml")
+	within(t, 2*time.Minute, "wait", "pod/photos", "--for=condition=Ready", "--timeout=110s")
+	if got := within(t, 30*time.Second, "exec", "photos", "--", "cat", "/photos/hello.txt"); got != "hello" {
+		t.Errorf("at the end the guide's file holds %q, want %q", got, "hello")
+	}
 	section(t, "Uninstall")
 	for node := 1; node <= 2; node++ {
 		if left := volumesOn(t.Context(), t, node); len(left) > 0 {
