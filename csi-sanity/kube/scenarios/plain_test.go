@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// TestPlainManifests: the API server accepts every object of the manifests for who
+// plainManifests: the API server accepts every object of the manifests for who
 // has no Helm, by its own validation and defaults. They go to another namespace,
 // since Helm's objects are where these would be, with other disks; those without a
 // namespace meet Helm's, which must be the same but for their labels.
-func TestPlainManifests(t *testing.T) {
+func plainManifests(t *testing.T) {
 	name := newNamespace(t)
 	text, err := os.ReadFile(filepath.Join(root, "deploy", "manifests", "holdfast.yaml"))
 	if err != nil {

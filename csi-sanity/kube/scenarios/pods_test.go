@@ -20,7 +20,7 @@ type shape struct {
 	spec, main, mounts, volumes string
 }
 
-// started is the label of the pods that TestPodShapes waits for.
+// started is the label of the pods that podShapes waits for.
 const started = "holdfast.test/started"
 
 func (s shape) String() string {
@@ -121,9 +121,9 @@ func shapes() string {
 	return manifest.String()
 }
 
-// TestPodShapes is what pods ask of volumes: owners and groups, parts of a volume,
+// podShapes is what pods ask of volumes: owners and groups, parts of a volume,
 // several of them, volumes of their own, reading alone, one pod or one node alone.
-func TestPodShapes(t *testing.T) {
+func podShapes(t *testing.T) {
 	space := "--namespace=" + newNamespace(t)
 	t.Cleanup(func() { remove(t, "storageclass/e2e-noexec") })
 	start := time.Now()

