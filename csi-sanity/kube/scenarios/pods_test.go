@@ -218,29 +218,43 @@ func checkSeveral(t *testing.T, space string) {
 
 // checkInline: the pod's own volume is a bucket, which goes with the pod.
 func checkInline(t *testing.T, space string) {
-	inPod(t, space, "inline", "echo scratch > /data/file")
-	// The kubelet begins the ids of inline volumes so.
-	inlineBuckets := func(ctx context.Context) ([]string, error) {
-		all, err := buckets(ctx)
-		return slices.DeleteFunc(all, func(name string) bool { return !strings.HasPrefix(name, "csi-") }), err
-	}
+	const key = "of-this-pod-alone"
+	inPod(t, space, "inline", "echo scratch > /data/"+key)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	made, err := inlineBuckets(ctx)
-	if err != nil || len(made) != 1 {
-		t.Fatalf("buckets of inline volumes: %q (%v), want one", made, err)
+	bucket, err := inlineBucket(ctx, key)
+	if err != nil || bucket == "" {
+		t.Fatalf("the bucket of the pod's inline volume: %q, %v", bucket, err)
 	}
-	if got, want := s3Get(t, made[0]+"/file"), "scratch\n"; got != want {
+	if got, want := s3Get(t, bucket+"/"+key), "scratch\n"; got != want {
 		t.Errorf("S3 has %q, want %q", got, want)
 	}
 	within(t, time.Minute, "delete", space, "pod/inline", "--timeout=50s")
 	eventually(t, time.Minute, func(ctx context.Context) error {
-		left, err := inlineBuckets(ctx)
-		if err == nil && len(left) > 0 {
-			return fmt.Errorf("the pod is gone and its bucket is there: %q", left)
+		all, err := buckets(ctx)
+		if err == nil && slices.Contains(all, bucket) {
+			return fmt.Errorf("the pod is gone and its bucket %s is there", bucket)
 		}
 		return err
 	})
+}
+
+// inlineBucket finds the bucket of an inline volume that has that key. The kubelet begins
+// their ids with csi-; those of other tests come and go.
+func inlineBucket(ctx context.Context, key string) (string, error) {
+	all, err := buckets(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, bucket := range all {
+		if !strings.HasPrefix(bucket, "csi-") {
+			continue
+		}
+		if keys, err := keysIn(ctx, bucket); err == nil && slices.Contains(keys, key) {
+			return bucket, nil
+		}
+	}
+	return "", nil
 }
 
 func checkViewer(t *testing.T, space string) {
