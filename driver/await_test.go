@@ -15,6 +15,15 @@ import (
 // kubeletWaits is the deadline of the kubelet's calls.
 const kubeletWaits = 2 * time.Minute
 
+// held is a volume of one node that node-1 has, and node-2, which wants it.
+func held(t *testing.T) (*bench, *Node) {
+	t.Helper()
+	b := newBench(t)
+	b.create(t, writer)
+	must(t, b.stage(t, b.node, "staging", writer))
+	return b, b.otherNode(t, "node-2", newFakeMounter())
+}
+
 // tookOver says how long after begun the call staged the volume.
 func (b *bench) tookOver(t *testing.T, n *Node) time.Duration {
 	t.Helper()
@@ -27,10 +36,7 @@ func (b *bench) tookOver(t *testing.T, n *Node) time.Duration {
 // the volume in the second in which the lease is over, and was told who has it before.
 func TestStageWaitsForASilentNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.create(t, writer)
-		must(t, b.stage(t, b.node, "staging", writer))
-		other := b.otherNode(t, "node-2", newFakeMounter())
+		b, other := held(t)
 		begun, delay, refused := time.Now(), 500*time.Millisecond, 0
 		for {
 			err := b.stageWithin(t, kubeletWaits, other, "staging2", writer)
@@ -54,10 +60,7 @@ func TestStageWaitsForASilentNode(t *testing.T) {
 // somebody waits.
 func TestStageNamesANodeThatRenews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.create(t, writer)
-		must(t, b.stage(t, b.node, "staging", writer))
-		other := b.otherNode(t, "node-2", newFakeMounter())
+		b, other := held(t)
 		refused := func(within time.Duration) {
 			t.Helper()
 			begun := time.Now()
@@ -88,10 +91,7 @@ func TestStageNamesANodeThatRenews(t *testing.T) {
 // when it goes while it waits.
 func TestStageDoesNotWaitInVain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.create(t, writer)
-		must(t, b.stage(t, b.node, "staging", writer))
-		other := b.otherNode(t, "node-2", newFakeMounter())
+		b, other := held(t)
 		wantKind(t, "the first call", b.stageWithin(t, kubeletWaits, other, "staging2", writer), storage.InUse)
 		pass(35 * time.Second)
 		begun := time.Now()
@@ -111,10 +111,7 @@ func TestStageDoesNotWaitInVain(t *testing.T) {
 // TestStageWaitsForTheLeaseToBeEnded: by the companion, which has looked for longer.
 func TestStageWaitsForTheLeaseToBeEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.create(t, writer)
-		must(t, b.stage(t, b.node, "staging", writer))
-		other := b.otherNode(t, "node-2", newFakeMounter())
+		b, other := held(t)
 		wantKind(t, "the first call", b.stageWithin(t, kubeletWaits, other, "staging2", writer), storage.InUse)
 		pass(31 * time.Second)
 		time.AfterFunc(10*time.Second, func() {
@@ -152,11 +149,8 @@ func (s *slowToLeave) Settle(ctx context.Context, id string) error {
 // TestStageWaitsForAnUnstaging: the second call goes on when the other node is done.
 func TestStageWaitsForAnUnstaging(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.create(t, writer)
-		must(t, b.stage(t, b.node, "staging", writer))
+		b, other := held(t)
 		b.node.mounter = &slowToLeave{fakeMounter: b.mounter, takes: 25 * time.Second}
-		other := b.otherNode(t, "node-2", newFakeMounter())
 		unstaged := make(chan error, 1)
 		go func() { unstaged <- b.unstage(t, "staging") }()
 		pass(2 * time.Second)
@@ -175,9 +169,7 @@ func TestStageWaitsForAnUnstaging(t *testing.T) {
 // TestUnstagingThatFails: the volume stays, and nobody waits for it any more.
 func TestUnstagingThatFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t)
-		b.create(t, writer)
-		must(t, b.stage(t, b.node, "staging", writer))
+		b, _ := held(t)
 		b.node.mounter = &slowToLeave{fakeMounter: b.mounter, takes: 5 * time.Second, err: storage.Errorf(storage.Unavailable, "the cluster is away")}
 		wantKind(t, "unstage", b.unstage(t, "staging"), storage.Unavailable)
 		r, err := b.store.GetRecord(t.Context(), "photos")

@@ -89,11 +89,11 @@ func (n *Node) inlineWanted(req *csi.NodePublishVolumeRequest) (v inlineVolume, 
 		switch {
 		case strings.HasPrefix(name, ignoredPrefix):
 		case name == sizeAttribute:
-			n, err := size.Parse(value)
-			if err != nil || n < 1 {
-				return v, storage.Errorf(storage.Invalid, "attribute %s=%q: a size such as 512Mi or 10Gi is allowed", name, value)
+			n, err := attributeSize(value)
+			if err != nil {
+				return v, err
 			}
-			bytes = int64(n)
+			bytes = n
 		case name == optionsAttribute:
 			options = append(options, strings.Split(value, ",")...)
 		case slices.Contains(inlineParameters, name):
@@ -135,6 +135,15 @@ func (n *Node) inlineWanted(req *csi.NodePublishVolumeRequest) (v inlineVolume, 
 		Parameters: s.kept, Phase: storage.Creating, Inline: &storage.Inline{Node: n.o.NodeID, Pod: pod},
 	}
 	return v, nil
+}
+
+// attributeSize is the attribute size in bytes.
+func attributeSize(value string) (int64, error) {
+	n, err := size.Parse(value)
+	if err != nil || n < 1 {
+		return 0, storage.Errorf(storage.Invalid, "attribute %s=%q: a size such as 512Mi or 10Gi is allowed", sizeAttribute, value)
+	}
+	return int64(n), nil
 }
 
 // publishInline mounts an inline volume at the pod's folder itself: one pod has it, once.

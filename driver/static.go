@@ -10,7 +10,6 @@ import (
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 
-	"github.com/holdfast-csi/holdfast/driver/size"
 	"github.com/holdfast-csi/holdfast/storage"
 )
 
@@ -70,11 +69,11 @@ func staticWanted(id storage.VolumeID, given map[string]string, m mode) (want st
 		switch {
 		case strings.HasPrefix(name, ignoredPrefix), name == provisionerAttribute:
 		case name == sizeAttribute:
-			n, err := size.Parse(value)
-			if err != nil || n < 1 {
-				return want, storage.Errorf(storage.Invalid, "attribute %s=%q: a size such as 512Mi or 10Gi is allowed", name, value)
+			n, err := attributeSize(value)
+			if err != nil {
+				return want, err
 			}
-			bytes = int64(n)
+			bytes = n
 		case name == onDeleteAttribute && value != string(storage.Retain):
 			return want, storage.Errorf(storage.Invalid, "attribute %s=%q: %s is allowed: a bucket that a PersistentVolume brings in was there before, and is never deleted", name, value, storage.Retain)
 		case slices.Contains(staticParameters, name):
