@@ -83,12 +83,9 @@ E2E ?=
 
 E2E_COMMAND = $(if $(filter 0,$(shell id -u)),,sudo -E) GO='$(shell command -v $(GO))' bin/e2e/holdfast-e2e
 
-# All of it begins with what needs an API server alone, and starts its own.
 .PHONY: e2e
 e2e: bin/e2e/holdfast-e2e ## Start a real Kubernetes of two nodes, run the end-to-end tests on it, take it down (E2E=regexp; root)
 	@deploy/dev/prepare.sh run e2e
-	$(if $(E2E),,$(E2E_COMMAND) build)
-	$(if $(E2E),,HOLDFAST_KUBE_BIN='$(CURDIR)/bin/e2e' $(GO) test -count=1 -timeout $(TEST_TIMEOUT) ./driver/kube/...)
 	$(E2E_COMMAND) test $(if $(E2E),'$(E2E)')
 
 .PHONY: bin/e2e/holdfast-e2e

@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,14 @@ func shell(t *testing.T, limit time.Duration, line string) string {
 	}
 	t.Logf("%4.1f s  %s", time.Since(start).Seconds(), line)
 	return strings.TrimSpace(string(out))
+}
+
+// ready waits until what was installed or upgraded runs, as the guide does.
+func ready(t *testing.T, limit time.Duration) {
+	t.Helper()
+	for _, workload := range []string{"deployment/holdfast-controller", "daemonset/holdfast-mounter", "daemonset/holdfast-node"} {
+		within(t, limit, "rollout", "status", system, workload, fmt.Sprintf("--timeout=%v", limit-10*time.Second))
+	}
 }
 
 // withValues writes the values for that version and names the file.

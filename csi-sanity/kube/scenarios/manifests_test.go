@@ -31,7 +31,7 @@ kind: Pod
 metadata: {name: %s}
 spec:
   nodeSelector: %s
-  terminationGracePeriodSeconds: 5
+  terminationGracePeriodSeconds: 1
   restartPolicy: Never
   containers:
   - {name: main, image: %s, imagePullPolicy: Never, command: %s, volumeMounts: [{name: data, mountPath: /data}]}
@@ -54,7 +54,7 @@ spec:
   template:
     metadata: {labels: {app: db}}
     spec:
-      terminationGracePeriodSeconds: 5
+      terminationGracePeriodSeconds: 1
       affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 100, preference: {matchExpressions: [{key: kubernetes.io/hostname, operator: In, values: [node2]}]}}]}}
       containers:
       - {name: main, image: %s, imagePullPolicy: Never, command: %s, volumeMounts: [{name: data, mountPath: /data}]}

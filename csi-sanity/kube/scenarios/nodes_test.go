@@ -38,13 +38,33 @@ func nodeOf(t *testing.T, space, pod string) string {
 	return within(t, 10*time.Second, "get", space, "pod/"+pod, "-o", "jsonpath={.spec.nodeName}")
 }
 
-// TestNodeStopped: a node loses its power, its pod moves, what was fsynced is
-// there, and the node that comes back overwrites nothing.
-func TestNodeStopped(t *testing.T) {
+// TestNodeAway is a node's power failure, which is waited for most of two minutes, and
+// beside it what needs no node.
+func TestNodeAway(t *testing.T) {
 	settle(t)
+	t.Run("Stopped", func(t *testing.T) {
+		t.Parallel()
+		nodeStopped(t)
+	})
+	t.Run("APIServer", func(t *testing.T) {
+		t.Parallel()
+		apiServer(t)
+	})
+}
+
+// nodeStopped: a node loses its power, its pod moves, what was fsynced is
+// there, and the node that comes back overwrites nothing. Another pod of such a node
+// answers nobody until it is back, and the inline volume of one goes with it.
+func nodeStopped(t *testing.T) {
 	space := "--namespace=" + newNamespace(t)
-	withInput(t, time.Minute, stateful(idle), "apply", space, "-f", "-")
-	within(t, 2*time.Minute, "rollout", "status", space, "statefulset/db", "--timeout=110s")
+	lost := shape{name: "lost", node: 2, mounts: dataMount, volumes: inlineVolume}
+	withInput(t, time.Minute, lost.String()+webServer(1)+webServer(2)+stateful(idle), "apply", space, "-f", "-")
+	for _, workload := range []string{"statefulset/db", "deployment/web1", "deployment/web2"} {
+		within(t, 2*time.Minute, "rollout", "status", space, workload, "--timeout=110s")
+	}
+	within(t, time.Minute, "wait", space, "pod/lost", "--for=condition=Ready", "--timeout=50s")
+	scratch := scratchOf(t, space, "lost")
+	reaches(t, 20*time.Second, space, 1, 2)
 	if on := nodeOf(t, space, "db-0"); on != "node2" {
 		t.Fatalf("the pod is on %s, want node2", on)
 	}
@@ -62,6 +82,10 @@ func TestNodeStopped(t *testing.T) {
 		_, _ = kubectl(ctx, "", "taint", "node", "node2", "node.kubernetes.io/out-of-service-", "--overwrite")
 	})
 	within(t, 90*time.Second, "wait", "node/node2", "--for=condition=Ready=Unknown", "--timeout=80s")
+	reaches(t, 20*time.Second, space, 1, 1)
+	if err := fetch(t.Context(), space, 1, 2); err == nil {
+		t.Error("a pod of a node without power answers")
+	}
 	within(t, 10*time.Second, "taint", "node", "node2", "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute")
 	start := time.Now()
 	eventually(t, 4*time.Minute, func(ctx context.Context) error {
@@ -92,6 +116,9 @@ func TestNodeStopped(t *testing.T) {
 	if got := within(t, 30*time.Second, "exec", space, "db-0", "--", "cat", "/data/record"); got != "changed on node 1" {
 		t.Errorf("after the node's return the record holds %q, want %q", got, "changed on node 1")
 	}
+	within(t, time.Minute, "rollout", "status", space, "deployment/web2", "--timeout=50s")
+	reaches(t, time.Minute, space, 1, 2)
+	bucketGoes(t, 2*time.Minute, scratch)
 }
 
 // TestDrainAndReboot: a drained and rebooted node keeps no mount and no pod.

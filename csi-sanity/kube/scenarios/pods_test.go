@@ -49,7 +49,10 @@ spec:
 `, s.name, started, where, s.spec, build.ShellImage, idle, s.main, s.mounts, s.volumes)
 }
 
-const dataMount = "[{name: data, mountPath: /data}]"
+const (
+	dataMount    = "[{name: data, mountPath: /data}]"
+	inlineVolume = "[{name: data, csi: {driver: csi.holdfast.io, volumeAttributes: {size: 64Mi}}}]"
+)
 
 func claimed(name string) string {
 	return fmt.Sprintf("[{name: data, persistentVolumeClaim: {claimName: %s}}]", name)
@@ -95,8 +98,7 @@ func shapes() string {
 			volumes: "[{name: a, persistentVolumeClaim: {claimName: several-a}}, {name: b, persistentVolumeClaim: {claimName: several-b}}, {name: c, persistentVolumeClaim: {claimName: several-c}}]",
 		},
 		{
-			name: "inline", mounts: dataMount,
-			volumes: "[{name: data, csi: {driver: csi.holdfast.io, volumeAttributes: {size: 64Mi}}}]",
+			name: "inline", mounts: dataMount, volumes: inlineVolume,
 		},
 		simple("noexec", 0, "noexec"),
 		simple("writer", 1, "shared"),
@@ -139,13 +141,15 @@ func podShapes(t *testing.T) {
 		{"SubPaths", checkPaths},
 		{"SeveralVolumes", checkSeveral},
 		{"Inline", checkInline},
-		{"ReadOnlyInThePod", checkViewer},
-		{"StaticReadOnlyMany", checkStatic},
+		{"ReadOnlyInThePod", checkViewer}, // ends with checkStatic, which removes its pod
 		{"MountOptionsOfAClass", func(t *testing.T, space string) { checkNoexec(t, space, "noexec") }},
 		{"ReadWriteOncePod", checkOncePod},
 		{"ReadWriteOnceElsewhere", checkOtherNode},
 	} {
-		t.Run(check.name, func(t *testing.T) { check.run(t, space) })
+		t.Run(check.name, func(t *testing.T) {
+			t.Parallel()
+			check.run(t, space)
+		})
 	}
 }
 
@@ -218,19 +222,32 @@ func checkSeveral(t *testing.T, space string) {
 
 // checkInline: the pod's own volume is a bucket, which goes with the pod.
 func checkInline(t *testing.T, space string) {
-	const key = "of-this-pod-alone"
-	inPod(t, space, "inline", "echo scratch > /data/"+key)
+	bucket := scratchOf(t, space, "inline")
+	within(t, time.Minute, "delete", space, "pod/inline", "--timeout=50s")
+	bucketGoes(t, time.Minute, bucket)
+}
+
+// scratchOf writes to the inline volume of a pod, at /data, and names its bucket.
+func scratchOf(t *testing.T, space, pod string) string {
+	t.Helper()
+	key := "of-" + pod + "-alone"
+	inPod(t, space, pod, "echo scratch > /data/"+key+" && sync /data/"+key)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	bucket, err := inlineBucket(ctx, key)
 	if err != nil || bucket == "" {
-		t.Fatalf("the bucket of the pod's inline volume: %q, %v", bucket, err)
+		t.Fatalf("the bucket of the inline volume of pod %s: %q, %v", pod, bucket, err)
 	}
 	if got, want := s3Get(t, bucket+"/"+key), "scratch\n"; got != want {
 		t.Errorf("S3 has %q, want %q", got, want)
 	}
-	within(t, time.Minute, "delete", space, "pod/inline", "--timeout=50s")
-	eventually(t, time.Minute, func(ctx context.Context) error {
+	return bucket
+}
+
+// bucketGoes waits for the end of a bucket whose pod is gone.
+func bucketGoes(t *testing.T, limit time.Duration, bucket string) {
+	t.Helper()
+	eventually(t, limit, func(ctx context.Context) error {
 		all, err := buckets(ctx)
 		if err == nil && slices.Contains(all, bucket) {
 			return fmt.Errorf("the pod is gone and its bucket %s is there", bucket)
@@ -267,6 +284,7 @@ func checkViewer(t *testing.T, space string) {
 		return err
 	})
 	refusedIn(t, space, "viewer", "echo mine > /data/mine", "Read-only file system")
+	t.Run("StaticReadOnlyMany", func(t *testing.T) { checkStatic(t, space) })
 }
 
 // checkStatic: a PersistentVolume made by hand gives a volume that is there to

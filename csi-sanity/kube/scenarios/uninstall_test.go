@@ -26,15 +26,36 @@ func uninstall(t *testing.T) (string, error) {
 	return string(out), err
 }
 
-// TestUninstallRefused: with a volume mounted an uninstall is refused by the
-// pod's name, and the pod goes on; a rollback makes the release one again.
-func TestUninstallRefused(t *testing.T) {
+// TestInstallAgain: with a volume mounted an uninstall is refused, and without one
+// what volumes hold outlives the release.
+func TestInstallAgain(t *testing.T) {
 	settle(t)
 	name := newNamespace(t)
 	space := "--namespace=" + name
-	withInput(t, time.Minute, claim("data", "ReadWriteOnce")+pod("user", "data", 0, build.ShellImage, idle), "apply", space, "-f", "-")
+	user := pod("user", "data", 0, build.ShellImage, idle)
+	withInput(t, time.Minute, claim("data", "ReadWriteOnce")+user, "apply", space, "-f", "-")
 	within(t, time.Minute, "wait", space, "pod/user", "--for=condition=Ready", "--timeout=50s")
+	if !t.Run("RefusedWhileMounted", func(t *testing.T) { uninstallRefused(t, name) }) {
+		t.FailNow() // what it has left of the release is for nobody to go on with
+	}
+	within(t, 20*time.Second, "exec", space, "user", "--", "sh", "-c", "echo kept > /data/file")
+	within(t, time.Minute, "delete", space, "pod/user", "--timeout=50s")
 
+	if out, err := uninstall(t); err != nil {
+		t.Fatalf("helm uninstall: %v\n%s", err, out)
+	}
+	shell(t, 6*time.Minute, "helm install holdfast deploy/helm/holdfast --namespace holdfast-system --values "+withValues(t, build.Versions[0]))
+	withInput(t, time.Minute, user, "apply", space, "-f", "-")
+	within(t, 5*time.Minute, "wait", space, "pod/user", "--for=condition=Ready", "--timeout=290s")
+	if got := within(t, 20*time.Second, "exec", space, "user", "--", "cat", "/data/file"); got != "kept" {
+		t.Errorf("in the new release the file holds %q, want %q", got, "kept")
+	}
+}
+
+// uninstallRefused: the refusal names the pod, the pod goes on, and a rollback makes
+// the release one again.
+func uninstallRefused(t *testing.T, name string) {
+	space := "--namespace=" + name
 	out, err := uninstall(t)
 	if err == nil {
 		t.Fatalf("an uninstall under a mounted volume was not refused:\n%s", out)
@@ -48,27 +69,6 @@ func TestUninstallRefused(t *testing.T) {
 	shell(t, time.Minute, "helm rollback holdfast "+revision+" --namespace holdfast-system")
 	if status := shell(t, time.Minute, "helm list --namespace holdfast-system --output json"); !strings.Contains(status, `"deployed"`) {
 		t.Errorf("after the rollback the release is not deployed: %s", status)
-	}
-}
-
-// TestInstallAgain: what volumes hold outlives the release.
-func TestInstallAgain(t *testing.T) {
-	settle(t)
-	space := "--namespace=" + newNamespace(t)
-	user := pod("user", "data", 0, build.ShellImage, idle)
-	withInput(t, time.Minute, claim("data", "ReadWriteOnce")+user, "apply", space, "-f", "-")
-	within(t, time.Minute, "wait", space, "pod/user", "--for=condition=Ready", "--timeout=50s")
-	within(t, 20*time.Second, "exec", space, "user", "--", "sh", "-c", "echo kept > /data/file")
-	within(t, time.Minute, "delete", space, "pod/user", "--timeout=50s")
-
-	if out, err := uninstall(t); err != nil {
-		t.Fatalf("helm uninstall: %v\n%s", err, out)
-	}
-	shell(t, 6*time.Minute, "helm install holdfast deploy/helm/holdfast --namespace holdfast-system --values "+withValues(t, build.Versions[0]))
-	withInput(t, time.Minute, user, "apply", space, "-f", "-")
-	within(t, 5*time.Minute, "wait", space, "pod/user", "--for=condition=Ready", "--timeout=290s")
-	if got := within(t, 20*time.Second, "exec", space, "user", "--", "cat", "/data/file"); got != "kept" {
-		t.Errorf("in the new release the file holds %q, want %q", got, "kept")
 	}
 }
 

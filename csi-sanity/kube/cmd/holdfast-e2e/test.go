@@ -34,7 +34,7 @@ func (h *harness) test(ctx context.Context, args []string) (err error) {
 func (h *harness) scenarios(ctx context.Context, names []string) error {
 	line := []string{
 		"/usr/bin/env", "HOLDFAST_E2E_FOLDER=" + string(h.folder), "HOLDFAST_E2E_BIN=" + h.out, "HOLDFAST_E2E_ROOT=" + h.root,
-		filepath.Join(h.out, "scenarios"), "-test.v", "-test.timeout=40m",
+		filepath.Join(h.out, "scenarios"), "-test.v", "-test.timeout=40m", "-test.parallel=8",
 	}
 	if len(names) == 1 {
 		line = append(line, "-test.run=^TestInstall$|"+names[0]) // most need Holdfast

@@ -69,6 +69,13 @@ func pinned() []module {
 	}
 }
 
+// APITests are the tests that need an API server and no node: their names in Out and
+// the folders of their packages, from the root.
+var APITests = map[string]string{
+	"companion.test": "driver/kube/companion",
+	"issuer.test":    "driver/kube/issuer",
+}
+
 // links are the names that the multi-call program is called by.
 var links = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"}
 
@@ -118,7 +125,11 @@ func (b *Builder) buildPinned(ctx context.Context, m module) error {
 func (b *Builder) buildOwn(ctx context.Context) error {
 	harness := module{dir: "csi-sanity/kube", programs: map[string]string{"pause": "./cmd/pause", "load": "./cmd/load"}}
 	scenarios := module{dir: "csi-sanity/kube", tests: true, programs: map[string]string{"scenarios": "./scenarios"}}
-	product := []module{scenarios, harness}
+	objects := module{dir: ".", tests: true, programs: map[string]string{}}
+	for name, dir := range APITests {
+		objects.programs[name] = "./" + dir
+	}
+	product := []module{scenarios, harness, objects}
 	for _, version := range Versions {
 		// As the Dockerfile builds them.
 		product = append(product, module{dir: ".", ldflags: "-X main.version=" + version, programs: map[string]string{

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 const (
@@ -326,19 +328,15 @@ func (c *controller) kubeletCommand(n int, action string) error {
 // forgetFUSE leaves the machine's FUSE mounts to the machine: a copy of one here
 // would keep it busy there for as long as the cluster runs.
 func forgetFUSE() error {
-	table, err := os.ReadFile("/proc/self/mountinfo")
+	all, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		return m.FSType != "fuse" && !strings.HasPrefix(m.FSType, "fuse."), false
+	})
 	if err != nil {
 		return err
 	}
-	for line := range strings.Lines(string(table)) {
-		before, after, _ := strings.Cut(line, " - ")
-		fields := strings.Fields(before)
-		if kind, _, _ := strings.Cut(after, " "); len(fields) < 5 || kind != "fuse" && !strings.HasPrefix(kind, "fuse.") {
-			continue
-		}
-		path := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(fields[4])
-		if err := syscall.Unmount(path, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
-			return fmt.Errorf("forget the machine's mount %s: %w", path, err)
+	for _, m := range all {
+		if err := syscall.Unmount(m.Mountpoint, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
+			return fmt.Errorf("forget the machine's mount %s: %w", m.Mountpoint, err)
 		}
 	}
 	return nil

@@ -183,10 +183,13 @@ func (n *nodeInit) ctr(args ...string) error {
 	return n.children.run("/usr/bin/ctr", append([]string{"--address=/run/containerd/containerd.sock", "--namespace=k8s.io"}, args...)...)
 }
 
-// importImages gives containerd what a registry would. What a disk has already,
-// after a power failure, is imported again: that is quick, and finds what the
-// failure broke.
+// importImages gives containerd what a registry would, once: a node that comes back
+// has them on its disk.
 func (n *nodeInit) importImages() error {
+	imported := filepath.Join(n.folder.Disk(n.number), "images-imported")
+	if isFile(imported) {
+		return nil
+	}
 	work := make(chan string)
 	done := make(chan error)
 	for range importers {
@@ -210,7 +213,10 @@ func (n *nodeInit) importImages() error {
 			failed = fmt.Errorf("import an image: %w", err)
 		}
 	}
-	return failed
+	if failed != nil {
+		return failed
+	}
+	return os.WriteFile(imported, nil, 0o644)
 }
 
 func (n *nodeInit) startKubernetes() error {

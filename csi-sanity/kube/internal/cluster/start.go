@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,9 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // endWait bounds the end of a killed cluster, with all of its processes.
@@ -130,8 +130,10 @@ func cleanUp(f Folder, keepLogs bool) error {
 		return err
 	}
 	// All mounts went with the namespaces. If one did not, it holds what is not ours.
-	if at, err := mountedBeneath(string(f)); err != nil || at != "" {
-		return errors.Join(err, fmt.Errorf("%s is still mounted: nothing is removed", at))
+	if at, err := mountedBeneath(string(f)); err != nil {
+		return fmt.Errorf("what is mounted beneath %s is not known, so nothing is removed: %w", f, err)
+	} else if at != "" {
+		return fmt.Errorf("%s is still mounted: nothing is removed", at)
 	}
 	for _, entry := range entries {
 		if keepLogs && entry.Name() == filepath.Base(f.Logs()) {
@@ -145,21 +147,13 @@ func cleanUp(f Folder, keepLogs bool) error {
 	return nil
 }
 
-// mountedBeneath gives back one mount point of this namespace beneath dir.
+// mountedBeneath gives back one mount point of this namespace beneath dir, or "".
 func mountedBeneath(dir string) (string, error) {
-	table, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
+	all, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
+	if err != nil || len(all) == 0 {
 		return "", err
 	}
-	defer table.Close()
-	lines := bufio.NewScanner(table)
-	for lines.Scan() {
-		const mountPoint = 4
-		if fields := strings.Fields(lines.Text()); len(fields) > mountPoint && strings.HasPrefix(fields[mountPoint]+"/", dir+"/") {
-			return fields[mountPoint], nil
-		}
-	}
-	return "", lines.Err()
+	return all[0].Mountpoint, nil
 }
 
 // Enter gives back the command line that runs args in the cluster's namespaces,
