@@ -167,7 +167,7 @@ func (t *table) hear(a *ask, n *node, e storage.Entry) bool {
 		return false
 	}
 	if !n.dirty() || !n.loaded.Load() {
-		n.learn(e)
+		n.learn(e, t.memo)
 	}
 	return true
 }
@@ -178,7 +178,7 @@ func (t *table) retake(a *ask, n *node, e storage.Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, changed := a.nodes[n]; !changed && !a.all {
-		n.learn(e)
+		n.learn(e, t.memo)
 	}
 }
 
@@ -187,7 +187,7 @@ func (t *table) did(n *node, e storage.Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.outdatesLocked(n)
-	n.learn(e)
+	n.learn(e, t.memo)
 }
 
 // doubt makes the next look at n go to the store.

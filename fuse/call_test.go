@@ -105,7 +105,7 @@ func TestDeadlineAndInterrupt(t *testing.T) {
 		asked := make(chan struct{}, 10)
 		v.Files = hung{v.Files, asked}
 		fs := New(v, Options{Deadline: 5 * time.Second})
-		fs.table.root.learn(storage.Entry{Mode: os.ModeDir})
+		fs.table.root.learn(storage.Entry{Mode: os.ModeDir}, fs.memo)
 		answers := make(chan gofuse.Status, 10)
 		look := func(unique uint64, cancel chan struct{}) {
 			var out gofuse.EntryOut

@@ -166,7 +166,7 @@ func (fs *FS) rereadAt(ctx context.Context, n *node, p storage.Path) error {
 	if replaced {
 		return storage.Errorf(storage.Stale, "%q was replaced by somebody else", p)
 	}
-	n.learn(e)
+	n.learn(e, fs.memo)
 	return nil
 }
 

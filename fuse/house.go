@@ -193,6 +193,9 @@ func (fs *FS) liveStage(n *node, put func(record) error) error {
 			return err
 		}
 	}
+	if l := n.mu.legacy; l != nil {
+		return put(legacyRecord(n.id, l))
+	}
 	return nil
 }
 

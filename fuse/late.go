@@ -34,7 +34,7 @@ func (fs *FS) late(was intent) error {
 	}
 	e := was.spared.entry
 	if !n.loaded.Load() {
-		n.learn(e)
+		n.learn(e, fs.memo)
 	}
 	if err := fs.noteKept(n); err != nil {
 		return err

@@ -98,10 +98,10 @@ func (n *node) begin(ctx context.Context) (func(), error) {
 }
 
 // learn keeps what the store said.
-func (n *node) learn(e storage.Entry) {
+func (n *node) learn(e storage.Entry, m *memo) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.claimLocked(e)
+	n.claimLocked(e, m)
 	n.mu.entry, n.mu.known = e, time.Now()
 	n.loaded.Store(true)
 	n.recountLocked()

@@ -181,20 +181,29 @@ func (n *node) inDoubt() bool {
 }
 
 // legacy is what the mounter before has left of a file, by a journal whose last
-// commit was number last of writer.
+// commit was number last of writer. It stays what it is when the next mounter ends
+// before it has seen the entry: a new session leaves numbers out, and the commit that
+// the power took from the journal is not above those (unseen).
 type legacy struct{ writer, last uint64 }
+
+func legacyRecord(id uint64, l *legacy) record {
+	return record{kind: recWriter, id: id, a: l.writer, b: l.last}
+}
 
 // claimLocked: when the entry has a commit that the journal does not know, a power cut
 // has taken the end of the journal. That commit has brought all that the journal knew
-// before, and nothing was written since: the entry is learnt first.
-func (n *node) claimLocked(e storage.Entry) {
+// before, and nothing was written since: the entry is learnt first. It is noted as one
+// that was sent, so that the next mounter tells what is written from now on apart.
+func (n *node) claimLocked(e storage.Entry, m *memo) {
 	l := n.mu.legacy
 	n.mu.legacy = nil
 	if l == nil {
 		return
 	}
 	if number := e.Committed(l.writer); number > l.last {
-		n.mu.sent = append(n.mu.sent, &sent{number: number, since: stage{base: uncut}})
+		x := &sent{number: number, since: stage{base: uncut}}
+		x.noted = m.note(commitRecord(n.id, x))
+		n.mu.sent = append(n.mu.sent, x)
 	}
 }
 
@@ -245,6 +254,9 @@ func (r *replayed) applySent(n *node, rec record) error {
 			}
 		}
 		r.fs.writer.last.Store(max(r.fs.writer.last.Load(), rec.a))
+		if last, ok := r.unseen[rec.id]; ok && rec.a > last { // the entry was seen
+			delete(r.unseen, rec.id)
+		}
 		if at >= 0 { // told by a compaction before: all that was done since follows once more
 			n.mu.sent[at] = x
 		} else if n.mu.stage != nil || !n.mu.pending.empty() {

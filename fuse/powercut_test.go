@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -207,6 +208,9 @@ func (c *caller) powerCut(d *disk, r remains) (*caller, *disk) {
 // was fsynced is there, under its name, or what was written over it since.
 func TestSyncedOutlivesThePower(t *testing.T) {
 	seed := rand.Uint64()
+	if s, err := strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64); err == nil {
+		seed = s
+	}
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	bucket := memory.NewBucket(1 << 30)
@@ -317,6 +321,9 @@ func TestSyncedOutlivesThePower(t *testing.T) {
 			// is in them was not fsynced, or is committed. They are kept aside.
 			if kept, err := c.fs.Leftovers(); kept > 0 || err != nil {
 				t.Logf("step %d, cut %d (%d): %d are kept aside, %v", step, cuts, r, kept, err)
+				if r == flushedAlone || r == allOfJournal {
+					t.Errorf("seed %d step %d, cut %d (%d): %d are kept aside, %v", seed, step, cuts, r, kept, err)
+				}
 			}
 		default:
 			data := make([]byte, 1+rng.Int64N(limit/4))
@@ -404,6 +411,126 @@ func TestJournalThatLostItsEnd(t *testing.T) {
 		if got := stored(t, v, name); string(got) != "newer" {
 			t.Errorf("the store has %q", got)
 		}
+	}
+}
+
+// TestJournalThatLostItsEndTwice: as above, and the session that takes over ends too,
+// before or after it has seen the entry, and before its journal was flushed. Numbers of
+// commits that it has left out do not hide the one that the first cut took.
+func TestJournalThatLostItsEndTwice(t *testing.T) {
+	for _, x := range []struct {
+		name      string
+		seen, cut bool
+	}{
+		{"the mounter dies before it has seen the entry", false, false},
+		{"the power goes before the entry was seen", false, true},
+		{"the power goes when the entry was seen", true, true}, // seed 7778885686868397305
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			v, g := behind(memory.NewBucket(1 << 30).Volume())
+			c, d := beginOnDisk(t, v, t.TempDir(), time.Hour, true)
+			id, st := c.create(1, "f")
+			c.ok("create", st)
+			c.ok("write", c.write(id, []byte("old and long"), 0))
+			c.ok("fsync", c.fsync(id))
+			c.ok("truncate", c.truncate(id, 0))
+			c.ok("write", c.write(id, []byte("newer"), 0))
+			if err := c.fs.commit(t.Context(), c.fs.table.get(id)); err != nil {
+				t.Fatal(err)
+			}
+			c.ok("fsync", c.fsync(id)) // it is in the store
+			g.shut.Store(!x.seen)
+			c, d = c.powerCut(d, flushedAlone)
+			if x.seen && !c.fs.sweep(t.Context()) {
+				t.Error("something is left")
+			}
+			if x.cut {
+				c, _ = c.powerCut(d, flushedAlone)
+			} else {
+				c.die()
+				c, _ = beginOnDisk(t, c.fs.vol, c.fs.opts.Dir, time.Hour, false)
+			}
+			g.shut.Store(false)
+			if !c.fs.sweep(t.Context()) {
+				t.Error("something is left")
+			}
+			c.end()
+			if got := stored(t, v, "f"); string(got) != "newer" {
+				t.Errorf("the store has %q", got)
+			}
+		})
+	}
+}
+
+// TestWrittenAfterTheEntryWasSeen: what is written and fsynced after a take-over has
+// seen the entry outlives the next power cut, whatever the journal still says of the
+// first one.
+func TestWrittenAfterTheEntryWasSeen(t *testing.T) {
+	for _, x := range []struct {
+		name                  string
+		lost, between, landed bool
+	}{
+		{"nothing was lost", false, false, false},
+		{"nothing was lost, and it was committed since", false, true, false},
+		{"a commit was lost", true, false, false},
+		{"a commit was lost, and it was committed since", true, true, false},
+		{"a commit was lost, and it was written before that was known", true, false, true},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			v := memory.NewBucket(1 << 30).Volume()
+			c, d := beginOnDisk(t, v, t.TempDir(), time.Hour, true)
+			id, st := c.create(1, "f")
+			c.ok("create", st)
+			c.ok("write", c.write(id, []byte("old and long"), 0))
+			c.ok("fsync", c.fsync(id))
+			if x.lost {
+				c.ok("truncate", c.truncate(id, 0))
+				c.ok("write", c.write(id, []byte("newer"), 0))
+				if err := c.fs.commit(t.Context(), c.fs.table.get(id)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			v, g := behind(v)
+			c.fs.vol = v
+			g.shut.Store(true)
+			c, d = c.powerCut(d, flushedAlone)
+			n := c.fs.table.get(id)
+			c.fs.table.openNew(n) // so that the background leaves it alone
+			g.shut.Store(false)
+			if x.landed {
+				e, err := v.Files.Lookup(t.Context(), "f")
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.learn(e, c.fs.memo)
+			} else {
+				got, st := c.lookup(1, "f")
+				c.ok("lookup", st)
+				if got != id {
+					t.Fatalf("node %d, and it was %d", got, id)
+				}
+			}
+			c.ok("write", c.write(id, []byte("NEW"), 0))
+			if x.between {
+				if err := c.fs.commit(t.Context(), n); err != nil {
+					t.Fatal(err)
+				}
+				c.ok("write", c.write(id, []byte("EVER"), 1))
+			}
+			c.ok("fsync", c.fsync(id))
+			want := c.read(id, 0, 4096)
+			if x.landed {
+				want = []byte("NEWer")
+			}
+			c, _ = c.powerCut(d, flushedAlone)
+			if !c.fs.sweep(t.Context()) {
+				t.Error("something is left")
+			}
+			c.end()
+			if got := stored(t, v, "f"); !bytes.Equal(got, want) {
+				t.Errorf("the store has %q, and %q was fsynced", got, want)
+			}
+		})
 	}
 }
 

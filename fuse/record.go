@@ -51,7 +51,8 @@ const (
 	// set, it has done already what needs no answer of the store.
 	recIntent
 	// recWriter: the volume's commits on this node are made by writer a, and b is
-	// the number of the last one.
+	// the number of the last one; with an id, of the last one that was known when what
+	// waits of that node was taken over.
 	recWriter
 	// recCommit: commit a of node id is about to be sent; data are the chunks that
 	// were made for it alone.

@@ -20,7 +20,7 @@ func (fs *FS) Recover() error {
 	if fs.opts.Dir == "" {
 		return nil
 	}
-	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}, nameless: map[uint64]bool{}, over: map[string]bool{}, files: map[uint64]*rewritten{}}
+	r := replayed{fs: fs, kept: map[uint64]storage.Entry{}, spilled: map[uint64]bool{}, nameless: map[uint64]bool{}, over: map[string]bool{}, files: map[uint64]*rewritten{}, unseen: map[uint64]uint64{}}
 	open := journal.Open
 	if fs.follower != nil {
 		open = journal.OpenDurable
@@ -47,7 +47,7 @@ func (fs *FS) Recover() error {
 	for _, n := range fs.table.all() {
 		n.recount()
 		if n.dirty() && (!r.damaged || r.rebooted()) { // else it is a record in the middle that is missing
-			n.mu.legacy = &legacy{fs.writer.id, fs.writer.last.Load()}
+			n.mu.legacy = r.legacy(n)
 		}
 	}
 	if fs.opts.Fresh {
@@ -82,6 +82,9 @@ type replayed struct {
 	// over are the files of stages, by name, of which the journal says that nothing in
 	// them waits any more.
 	over map[string]bool
+	// unseen are the numbers of the last commits that were known when what waits of
+	// these nodes was taken over, while nobody has seen their entries since.
+	unseen map[uint64]uint64
 	// damaged: records are missing that were acknowledged, and nobody knows which.
 	damaged bool
 	// files of stages whose bytes are in the journal too (rewrite.go).
@@ -139,6 +142,7 @@ func (r *replayed) apply(rec record) error {
 			}
 			delete(t.byID, rec.id)
 		}
+		delete(r.unseen, rec.id)
 	case recIntent: // remembered above
 	case recPage:
 		return r.fs.dirs.inherit(rec)
@@ -155,6 +159,10 @@ func (r *replayed) apply(rec record) error {
 	case recMerge, recMerged:
 		return r.applyMerge(rec)
 	case recWriter:
+		if rec.id != 0 {
+			r.unseen[rec.id] = rec.b
+			break
+		}
 		r.fs.writer.id = rec.a
 		r.fs.writer.last.Store(max(r.fs.writer.last.Load(), rec.b))
 	case recKept:
@@ -167,6 +175,15 @@ func (r *replayed) apply(rec record) error {
 		return r.applyStage(rec)
 	}
 	return nil
+}
+
+// legacy is what is known of the last commit of what waits of n.
+func (r *replayed) legacy(n *node) *legacy {
+	l := &legacy{r.fs.writer.id, r.fs.writer.last.Load()}
+	if last, ok := r.unseen[n.id]; ok {
+		l.last = last
+	}
+	return l
 }
 
 func outcomeOf(rec record) outcome {
@@ -264,6 +281,7 @@ func (r *replayed) applyStage(rec record) error {
 		n.changedLocked(change)
 	case recClean:
 		r.ended(rec.id, rec.a)
+		delete(r.unseen, rec.id)
 		if s != nil {
 			r.forget(n.id, s)
 		}
