@@ -122,7 +122,7 @@ func (fs *FS) fly(n *node, s *stage, file *os.File, near storage.Path, f *flight
 		s.failed = time.Now()
 	}
 	n.mu.Unlock()
-	if taken && fs.follower != nil && fs.memo.flush() == nil { // they may be promised: not before the chunk is known for certain
+	if taken && fs.follower != nil && fs.flushJournal() == nil { // they may be promised: not before the chunk is known for certain
 		n.mu.Lock()
 		if n.mu.stage == s && s.file == file {
 			rest := []span{f.span}

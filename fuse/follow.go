@@ -75,6 +75,9 @@ type follower struct {
 		// very many. INVARIANT: the first is not over.
 		waits []*waiting
 		of    map[*node]*waiting
+		// brought counts those that wait no more, and told how many of them the
+		// journal on the disk knows of: to that one the others wait still.
+		brought, told uint64
 		// moved is closed, and made anew, when something has become of one.
 		moved chan struct{}
 	}
@@ -125,6 +128,31 @@ func (f *follower) idle() bool {
 	return len(f.mu.of) == 0
 }
 
+// owes reports whether something waits, or does by the journal that is on the disk.
+func (f *follower) owes() bool {
+	if f == nil {
+		return false
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.mu.of) > 0 || f.mu.told < f.mu.brought
+}
+
+// flushJournal returns when the journal is on this node's disk.
+func (fs *FS) flushJournal() error {
+	f := fs.follower
+	f.mu.Lock()
+	brought := f.mu.brought
+	f.mu.Unlock()
+	if err := fs.memo.flush(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.mu.told = max(f.mu.told, brought)
+	return nil
+}
+
 // due are those whose commit is to begin, and how long it is until others are.
 func (f *follower) due(now time.Time) (due []waiting, next time.Duration) {
 	f.mu.Lock()
@@ -156,6 +184,7 @@ func (f *follower) ended(n *node) {
 		return
 	}
 	delete(f.mu.of, n)
+	f.mu.brought++
 	w.over, w.n = true, nil
 	for len(f.mu.waits) > 0 && f.mu.waits[0].over {
 		f.mu.waits = f.mu.waits[1:]
@@ -241,7 +270,7 @@ func (fs *FS) keepHere(ctx context.Context, n *node) error {
 			return err
 		}
 	}
-	if err := fs.memo.flush(); err != nil {
+	if err := fs.flushJournal(); err != nil {
 		return err
 	}
 	fs.follower.promised(n)

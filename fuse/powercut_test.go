@@ -534,6 +534,39 @@ func TestWrittenAfterTheEntryWasSeen(t *testing.T) {
 	}
 }
 
+// TestRenamedThenCut: the background has brought a file that was fsynced, and then it
+// gets another name, or loses it. A journal that has lost its end does not look for it
+// under the old one.
+func TestRenamedThenCut(t *testing.T) {
+	for _, r := range []remains{flushedAlone, allOfStages} {
+		v := memory.NewBucket(1 << 30).Volume()
+		c, d := beginOnDisk(t, v, t.TempDir(), time.Hour, true)
+		for _, name := range []string{"moved", "removed"} {
+			id, st := c.create(1, name)
+			c.ok("create", st)
+			c.ok("write", c.write(id, []byte(name), 0))
+			c.ok("fsync", c.fsync(id))
+			if c.fs.bringOne(t.Context(), c.fs.table.get(id)) {
+				t.Fatal("the store is away")
+			}
+			c.ok("close", c.close(id))
+		}
+		c.ok("rename", c.mv(1, "moved", "new"))
+		c.ok("unlink", c.remove(1, "removed"))
+		c, _ = c.powerCut(d, r)
+		if !c.fs.sweep(t.Context()) {
+			t.Error("something is left")
+		}
+		if kept, err := c.fs.Leftovers(); kept > 0 || err != nil {
+			t.Errorf("%d: %d are kept aside, %v", r, kept, err)
+		}
+		c.end()
+		if got := stored(t, v, "new"); string(got) != "moved" {
+			t.Errorf("the store has %q", got)
+		}
+	}
+}
+
 // TestJournalThatLostItsMiddle is the same when a record stands behind what the power
 // has taken: it looks like damage, and was a power cut.
 func TestJournalThatLostItsMiddle(t *testing.T) {

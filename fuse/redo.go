@@ -95,9 +95,9 @@ func (fs *FS) plan(r *redo) error {
 	fs.redos.mu.Unlock()
 	r.Unique &^= replayBit
 	err := fs.replan(r)
-	if err == nil && !fs.follower.idle() {
-		// What was fsynced is found by its name after a power cut.
-		err = fs.memo.flush()
+	if err == nil && fs.follower.owes() {
+		// What the disk's journal says to wait is found by its name after a power cut.
+		err = fs.flushJournal()
 	}
 	if err != nil {
 		fs.spare(fs.table.get(r.losing()), r.Held)

@@ -55,5 +55,5 @@ func (fs *FS) syncAll(ctx context.Context) error {
 	if len(failed) > 0 || fs.follower == nil {
 		return errors.Join(failed...)
 	}
-	return fs.memo.flush() // no power cut brings older content over it
+	return fs.flushJournal() // no power cut brings older content over it
 }
