@@ -69,6 +69,11 @@ func (fs *FS) aside(ctx context.Context, n *node, reason error) error {
 			"op", "commit", "node", n.id, "path", left.Path, "kept", place, "err", reason)
 	}
 	n.discard(ctx, fs)
+	if fs.follower != nil { // else a power cut brings it back, and it is kept once more
+		if err := fs.flushJournal(); err != nil {
+			fs.log.Warn("what is kept aside may be kept once more after a power cut", "op", "commit", "node", n.id, "kept", place, "err", err)
+		}
+	}
 	return nil
 }
 
