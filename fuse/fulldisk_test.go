@@ -113,7 +113,7 @@ func (c *caller) fsync(node uint64) gofuse.Status {
 // same compares a file with what it must hold.
 func (c *caller) same(when string, node uint64, want []byte) {
 	c.t.Helper()
-	if got := c.read(node, 0, 4<<20); !bytes.Equal(got, want) {
+	if got := c.whole(node, want); !bytes.Equal(got, want) {
 		c.t.Errorf("%s: %d bytes of node %d differ from the %d that were acknowledged", when, len(got), node, len(want))
 	}
 }

@@ -103,7 +103,7 @@ func TestHolesModel(t *testing.T) {
 			grow(off + int64(len(data)))
 			copy(model[off:], data)
 		}
-		if got := c.read(id, 0, 2*limit); !bytes.Equal(got, model) {
+		if got := c.whole(id, model); !bytes.Equal(got, model) {
 			t.Fatalf("seed %d step %d: %d bytes differ from the model's %d", seed, step, len(got), len(model))
 		}
 		in := c.holes(id, model)

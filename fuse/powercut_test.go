@@ -332,7 +332,7 @@ func TestSyncedOutlivesThePower(t *testing.T) {
 			copy(next[off:], data)
 			f.states = append(f.states, next)
 		}
-		if got := c.read(f.node, 0, 4<<20); f.open && !bytes.Equal(got, now(f)) {
+		if got := c.whole(f.node, now(f)); f.open && !bytes.Equal(got, now(f)) {
 			t.Fatalf("seed %d step %d, %d cuts, %d deaths: open %s reads %d bytes that differ from the model's %d", seed, step, cuts, deaths, f.name, len(got), len(now(f)))
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/holdfast-csi/holdfast/cache/journal"
@@ -35,14 +36,29 @@ type strayScene struct {
 	numbers map[string]uint64
 }
 
-// text is n bytes that are found nowhere else, and no zeros.
-func text(seed, n int) []byte {
-	b := streamed(n)
-	for i := range b {
-		b[i] = b[i]<<3 | byte(seed) | 1
+// What follows is made once, and used again: under the race detector a loop over bytes
+// is slow, and so are large slices that are new.
+var (
+	// committed is what the files of all scenes have at first. Nobody changes it.
+	committed = sync.OnceValue(func() []byte { return bytes.Repeat([]byte("o"), storage.ChunkSize+200<<10) })
+	// buffers for the contents of files.
+	buffers = sync.Pool{New: func() any { return new([]byte) }}
+)
+
+// texts by seed.
+var texts = sync.OnceValue(func() (all [8][]byte) {
+	for seed := range all {
+		b := streamed(300 << 10)
+		for i := range b {
+			b[i] = b[i]<<3 | byte(seed) | 1
+		}
+		all[seed] = b
 	}
-	return b
-}
+	return all
+})
+
+// text is n bytes that are found nowhere else, and no zeros.
+func text(seed, n int) []byte { return bytes.Clone(texts()[seed][:n]) }
 
 // boots says how often the machine is started anew after it.
 func newStrayScene(t *testing.T, boots uint64) *strayScene {
@@ -52,7 +68,7 @@ func newStrayScene(t *testing.T, boots uint64) *strayScene {
 	for name, size := range map[string]int{"small": 600, "large": 700 << 10, "again": 500 << 10, "grown": 300 << 10, "streamed": storage.ChunkSize + 200<<10} {
 		id, st := c.create(1, name)
 		c.ok("create", st)
-		s.ids[name], s.was[name] = id, bytes.Repeat([]byte("o"), size)
+		s.ids[name], s.was[name] = id, committed()[:size]
 		c.stream(id, s.was[name], 0)
 		c.ok("fsync", c.fsync(id))
 	}
@@ -132,31 +148,41 @@ func TestDamagedRecord(t *testing.T) {
 				continue // what happens before anybody asks is the same
 			}
 			for i := range count {
-				s := newStrayScene(t, map[string]uint64{"cut": 1}[how])
-				file := s.leave(t)
-				all := records(t, file)
-				if len(all) <= i {
-					continue
-				}
-				lost, err := parseRecord(file[all[i].from+12 : all[i].to])
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(s.journal(), spoil(file, all[i]), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				s.caller = s.successor(fresh)
-				s.settle(fresh)
-				var named map[uint64]bool
-				if how == "cut" {
-					named = spilled(t, file, all[:i])
-				}
-				s.check(t, lost.kind, named)
-				if t.Failed() {
-					t.Fatalf("%s of record %d, of kind %d and node %d, all died: %v; nodes: %v", how, i, lost.kind, lost.id, fresh, s.ids)
+				// A test for each: what a scene takes of memory and disk goes with its test. One
+				// after the other: two at a time took longer under the race detector.
+				name := fmt.Sprintf("%s of %d, all died: %v", how, i, fresh)
+				if !t.Run(name, func(t *testing.T) { damagedRecord(t, how, spoil, fresh, i) }) {
+					return
 				}
 			}
 		}
+	}
+}
+
+// damagedRecord damages one record of a new scene.
+func damagedRecord(t *testing.T, how string, spoil func([]byte, span) []byte, fresh bool, i int) {
+	s := newStrayScene(t, map[string]uint64{"cut": 1}[how])
+	file := s.leave(t)
+	all := records(t, file)
+	if len(all) <= i {
+		return
+	}
+	lost, err := parseRecord(file[all[i].from+12 : all[i].to])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.journal(), spoil(file, all[i]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.caller = s.successor(fresh)
+	s.settle(fresh)
+	var named map[uint64]bool
+	if how == "cut" {
+		named = spilled(t, file, all[:i])
+	}
+	s.check(t, lost.kind, named)
+	if t.Failed() {
+		t.Fatalf("%s of record %d, of kind %d and node %d, all died: %v; nodes: %v", how, i, lost.kind, lost.id, fresh, s.ids)
 	}
 }
 
@@ -234,23 +260,24 @@ func (s *strayScene) check(t *testing.T, gone recordKind, named map[uint64]bool)
 		t.Errorf("%d leftovers, %v: no word of the damage", n, err)
 	}
 	other := mount(t, s.bucket.Volume())
+	want, buf := buffers.Get().(*[]byte), buffers.Get().(*[]byte)
+	defer func() { buffers.Put(want); buffers.Put(buf) }()
 	for _, name := range slices.Sorted(maps.Keys(s.was)) {
 		id, st := other.lookup(1, name)
 		other.ok("lookup", st)
-		got := other.read(id, 0, 8<<20)
-		want := bytes.Clone(s.was[name])
+		*want = append((*want)[:0], s.was[name]...)
 		for _, w := range s.writes[name] {
-			copy(want[w.off:], w.data)
+			copy((*want)[w.off:], w.data)
 		}
-		if len(got) != len(want) {
-			t.Errorf("%s has %d bytes, want %d", name, len(got), len(want))
+		size := len(*want)
+		*buf = slices.Grow((*buf)[:0], size+beyond)[:size+beyond]
+		got := other.readInto(id, 0, *buf)
+		if len(got) != size {
+			t.Errorf("%s has %d bytes, want %d", name, len(got), size)
 			continue
 		}
-		for i, b := range got {
-			if b != want[i] && b != s.was[name][i] {
-				t.Errorf("%s has a byte at %d that nobody wrote: %x", name, i, b)
-				break
-			}
+		if i := differs(got, *want, s.was[name]); i >= 0 {
+			t.Errorf("%s has a byte at %d that nobody wrote: %x", name, i, got[i])
 		}
 		for _, w := range s.writes[name] {
 			if bytes.Equal(got[w.off:w.off+len(w.data)], w.data) || slices.ContainsFunc(kept, func(b []byte) bool { return bytes.Contains(b, w.data) }) {
@@ -264,6 +291,25 @@ func (s *strayScene) check(t *testing.T, gone recordKind, named map[uint64]bool)
 			}
 		}
 	}
+}
+
+// differs is where got first has a byte that neither a nor b has there, which are as
+// long; -1 when it has none. What equals a is passed over in blocks: the race detector
+// makes a loop over some megabytes take longer than all else here.
+func differs(got, a, b []byte) int {
+	const block = 4096
+	for from := 0; from < len(got); from += block {
+		to := min(from+block, len(got))
+		if bytes.Equal(got[from:to], a[from:to]) {
+			continue
+		}
+		for i := from; i < to; i++ {
+			if got[i] != a[i] && got[i] != b[i] {
+				return i
+			}
+		}
+	}
+	return -1
 }
 
 // kept are the contents of all that is kept aside.

@@ -139,7 +139,7 @@ func TestTakeOverModel(t *testing.T) {
 			f.data = append(f.data, make([]byte, max(0, off+int64(len(data))-int64(len(f.data))))...)
 			copy(f.data[off:], data)
 		}
-		if got := c.read(f.node, 0, 4<<20); !bytes.Equal(got, f.data) {
+		if got := c.whole(f.node, f.data); !bytes.Equal(got, f.data) {
 			t.Fatalf("seed %d step %d, %d crashes: %s has %d bytes that differ from the model's %d", seed, step, crashes, f.name, len(got), len(f.data))
 		}
 	}
@@ -151,7 +151,7 @@ func TestTakeOverModel(t *testing.T) {
 	for _, f := range files {
 		id, st := c.lookup(1, f.name)
 		c.ok("lookup "+f.name, st)
-		if got := c.read(id, 0, 4<<20); !bytes.Equal(got, f.data) {
+		if got := c.whole(id, f.data); !bytes.Equal(got, f.data) {
 			t.Fatalf("seed %d: %s differs after everything died", seed, f.name)
 		}
 	}
