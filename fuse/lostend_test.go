@@ -16,6 +16,19 @@ import (
 
 // What a power cut has left, and what the next session makes of it, one story a test.
 
+// brings has what waits brought to the store, of which another mount shows that content
+// then, and ends the mount.
+func (c *caller) brings(v storage.Volume, name, want string) {
+	c.t.Helper()
+	if !c.fs.sweep(c.t.Context()) {
+		c.t.Error("something is left")
+	}
+	c.end()
+	if got := stored(c.t, v, name); string(got) != want {
+		c.t.Errorf("the store has %q in %s, and %q was written last", got, name, want)
+	}
+}
+
 // TestJournalThatLostItsEnd: the power takes the record that a commit was made. What
 // the journal still has of the file must not come over what was committed after it.
 func TestJournalThatLostItsEnd(t *testing.T) {
@@ -43,13 +56,7 @@ func TestJournalThatLostItsEnd(t *testing.T) {
 				t.Errorf("it is shown with %d bytes", a.Size)
 			}
 		}
-		if !c.fs.sweep(t.Context()) {
-			t.Error("something is left")
-		}
-		c.end()
-		if got := stored(t, v, name); string(got) != "newer" {
-			t.Errorf("the store has %q", got)
-		}
+		c.brings(v, name, "newer")
 	}
 }
 
@@ -90,13 +97,7 @@ func TestJournalThatLostItsEndTwice(t *testing.T) {
 				c, _ = beginOnDisk(t, c.fs.vol, c.fs.opts.Dir, time.Hour, false)
 			}
 			g.shut.Store(false)
-			if !c.fs.sweep(t.Context()) {
-				t.Error("something is left")
-			}
-			c.end()
-			if got := stored(t, v, "f"); string(got) != "newer" {
-				t.Errorf("the store has %q", got)
-			}
+			c.brings(v, "f", "newer")
 		})
 	}
 }
@@ -162,13 +163,7 @@ func TestWrittenAfterTheEntryWasSeen(t *testing.T) {
 				want = []byte("NEWer")
 			}
 			c, _ = c.powerCut(d, flushedAlone)
-			if !c.fs.sweep(t.Context()) {
-				t.Error("something is left")
-			}
-			c.end()
-			if got := stored(t, v, "f"); !bytes.Equal(got, want) {
-				t.Errorf("the store has %q, and %q was fsynced", got, want)
-			}
+			c.brings(v, "f", string(want))
 		})
 	}
 }
@@ -193,15 +188,9 @@ func TestRenamedThenCut(t *testing.T) {
 		c.ok("rename", c.mv(1, "moved", "new"))
 		c.ok("unlink", c.remove(1, "removed"))
 		c, _ = c.powerCut(d, r)
-		if !c.fs.sweep(t.Context()) {
-			t.Error("something is left")
-		}
+		c.brings(v, "new", "moved")
 		if kept, err := c.fs.Leftovers(); kept > 0 || err != nil {
 			t.Errorf("%d: %d are kept aside, %v", r, kept, err)
-		}
-		c.end()
-		if got := stored(t, v, "new"); string(got) != "moved" {
-			t.Errorf("the store has %q", got)
 		}
 	}
 }
@@ -235,13 +224,7 @@ func TestJournalThatLostItsMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, _ = c.powerCut(d, allOfJournal)
-	if !c.fs.sweep(t.Context()) {
-		t.Error("something is left")
-	}
-	c.end()
-	if got := stored(t, v, "f"); string(got) != "newer" {
-		t.Errorf("the store has %q", got)
-	}
+	c.brings(v, "f", "newer")
 }
 
 // TestNumbersAreNotGivenTwice: the power takes the record of a commit, and the first
