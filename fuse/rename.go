@@ -158,7 +158,7 @@ func (fs *FS) renameInTurn(ctx context.Context, unique uint64, m *move) error {
 	if m.target != nil {
 		m.target.lose(orphan != nil)
 	}
-	fs.table.move(m.dir, m.from, m.toDir, m.to)
+	fs.table.move(m.source, m.dir, m.from, m.toDir, m.to)
 	if m.target != nil {
 		fs.closedMeanwhile(ctx, m.target, orphan)
 	}

@@ -147,7 +147,7 @@ func (fs *FS) settleRename(ctx context.Context, r *redo) (outcome, error) {
 	if target := fs.table.child(toDir, r.ToName); target != nil && target.id == r.Target && target != n {
 		fs.bereave(target, r.Held)
 	}
-	fs.table.move(dir, r.Name, toDir, r.ToName)
+	fs.table.move(n, dir, r.Name, toDir, r.ToName)
 	return happened, nil
 }
 

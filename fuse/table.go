@@ -223,31 +223,30 @@ func (t *table) unbind(dir *node, name string) {
 	t.unbindLocked(at)
 }
 
-// move gives the node under one name another one, which replaces what was there.
-func (t *table) move(dir *node, name string, toDir *node, toName string) {
+// move gives n, which had one name, another one, which replaces what was there. Who
+// asked for n meanwhile may have found it under neither, or under the new one.
+func (t *table) move(n, dir *node, name string, toDir *node, toName string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	from, to := place{dir, name}, place{toDir, toName}
-	n := t.byName[from]
 	t.outdatesNameLocked(from)
 	t.outdatesNameLocked(to)
-	for _, at := range []place{from, to} {
-		if changed := t.byName[at]; changed != nil {
-			t.outdatesLocked(changed)
-		}
+	t.outdatesLocked(n)
+	if replaced := t.byName[to]; replaced != nil {
+		t.outdatesLocked(replaced)
 	}
 	if from == to {
 		return
 	}
-	if n == nil {
+	if t.byName[to] != n {
 		t.unbindLocked(to)
+		if t.byID[n.id] == n { // else it is forgotten
+			t.nameLocked(n, to, n.stored())
+		}
+	}
+	if t.byName[from] != n {
 		return
 	}
-	if t.byName[to] == n { // two names of one file: nothing happened
-		return
-	}
-	t.unbindLocked(to)
-	t.nameLocked(n, to, n.stored())
 	delete(t.byName, from)
 	delete(n.links.names, from)
 	t.memo.note(record{kind: recUnname, parent: dir.id, name: name})
