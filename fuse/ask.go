@@ -210,20 +210,3 @@ func (t *table) unbindHeard(a *ask, dir *node, name string) bool {
 	t.unbindLocked(at)
 	return true
 }
-
-// lost takes all names of n away, since the store was said to have it no more
-// under p: unless the answer is outdated, or the node is somewhere else.
-func (t *table) lost(a *ask, n *node, p storage.Path) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	now, err := t.pathLocked(n)
-	_, changed := a.nodes[n]
-	if err == nil && now != p || changed || a.all {
-		t.asks.outdated.Add(1)
-		return false
-	}
-	for at := range n.links.names {
-		t.unbindLocked(at)
-	}
-	return true
-}

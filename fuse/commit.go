@@ -105,7 +105,8 @@ func (n *node) isKept() bool {
 	return n.mu.kept
 }
 
-// put updates the entry of a node, wherever it is now.
+// put updates the entry of a node, wherever it is now. Changed when it is not as next
+// remembers it, Stale when it is under none of the names that we know.
 //
 // An entry that S3 made becomes ours with the first change: it takes the node's
 // number, which is unique. Its attributes are dressed by the caller.
@@ -117,57 +118,42 @@ func (fs *FS) put(ctx context.Context, n *node, next storage.Entry) error {
 		next.Native = true
 		fs.memo.note(record{kind: recSeen, id: n.id, a: identity(next), b: next.Inode})
 	}
-	for {
-		p, done, err := fs.at(ctx, n)
-		if err != nil {
-			return err
-		}
+	return fs.byName(ctx, n, func(p storage.Path) (missing bool, err error) {
 		now, err := fs.vol.Files.Update(ctx, p, next)
-		done()
-		if err == nil {
+		switch {
+		case err == nil:
 			fs.table.did(n, now)
-			return nil
-		}
-		if storage.Is(err, storage.NotFound) {
-			if now, pathErr := fs.table.path(n); pathErr == nil && now != p {
-				continue // one of its hard links is gone
+		case storage.Is(err, storage.NotFound):
+			return true, storage.Errorf(storage.Stale, "%w", err)
+		case storage.Is(err, storage.Changed):
+			// Callers conclude from Changed that no update of before can be carried out any
+			// more. One that found another file here says nothing of those.
+			if _, missing, lookErr := fs.entryAt(ctx, n, p); lookErr != nil {
+				return missing, lookErr
 			}
-			return storage.Errorf(storage.Stale, "%w", err)
 		}
-		return err
-	}
+		return false, err
+	})
 }
 
-// reread learns the entry again after a condition failed. Stale when another
-// file stands there now.
+// reread learns the entry again after a condition failed. Stale when other files
+// stand where it was.
 func (fs *FS) reread(ctx context.Context, n *node) error {
-	p, done, err := fs.at(ctx, n)
-	if err != nil {
-		return err
-	}
-	defer done()
-	return fs.rereadAt(ctx, n, p)
+	return fs.byName(ctx, n, func(p storage.Path) (missing bool, err error) { return fs.rereadAt(ctx, n, p) })
 }
 
-// rereadAt is reread for a caller that holds the tree: p is where the node is.
-func (fs *FS) rereadAt(ctx context.Context, n *node, p storage.Path) error {
-	e, err := fs.vol.Files.Lookup(ctx, p)
-	if storage.Is(err, storage.NotFound) {
-		return storage.Errorf(storage.Stale, "%w", err)
-	}
+// rereadAt is reread for a caller that holds the tree: p is where the node is, or was
+// when it is missing.
+func (fs *FS) rereadAt(ctx context.Context, n *node, p storage.Path) (missing bool, err error) {
+	e, missing, err := fs.entryAt(ctx, n, p)
 	if err != nil {
-		return err
+		return missing, err
 	}
-	was := n.stored()
-	replaced := n != fs.table.root && !sameFile(n, e)
-	if !e.Native && !replaced { // S3 may have put another object in its place
-		replaced = !equalContent(was, e)
-	}
-	if replaced {
-		return storage.Errorf(storage.Stale, "%q was replaced by somebody else", p)
+	if !e.Native && !equalContent(n.stored(), e) { // S3 has put another object in its place
+		return true, storage.Errorf(storage.Stale, "%q was replaced by somebody else", p)
 	}
 	n.learn(e, fs.memo)
-	return nil
+	return false, nil
 }
 
 func equalContent(a, b storage.Entry) bool {

@@ -50,11 +50,19 @@ func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOu
 			return err
 		}
 	}
+	return n.eachName(ctx, func() (absence, error) { return fs.linkFrom(ctx, unique, n, dir, name, out) })
+}
+
+// linkFrom is link from one of the names of n: nameless when there is none after it,
+// or no need of one. The caller holds the turn.
+func (fs *FS) linkFrom(ctx context.Context, unique uint64, n, dir *node, name string, out *gofuse.EntryOut) (absence, error) {
 	paths, release, err := fs.under(ctx, place{dir: n}, place{dir, name})
 	if err != nil {
-		return err
+		return nameless, err
 	}
 	defer release()
+	a := fs.table.ask()
+	defer fs.table.answered(a)
 	from, to := paths[0], paths[1]
 	if was, replayed := fs.memo.before(unique); replayed && was.outcome == happened {
 		e, err := fs.vol.Files.Lookup(ctx, to)
@@ -62,24 +70,30 @@ func (fs *FS) link(unique uint64, n, dir *node, name string, out *gofuse.EntryOu
 			err = storage.Errorf(storage.Stale, "%q was replaced by somebody else", to)
 		}
 		if err != nil {
-			return err
+			return nameless, err
 		}
 		fs.entryOut(fs.bindOwn(dir, name, e), out)
-		return nil
+		return nameless, nil
 	}
 	r := &redo{
 		Unique: unique, Op: redoLink, From: from, To: to, ToDir: dir.id, ToName: name,
 		Node: n.id, Inode: n.stored().Inode, Link: rand.Text(),
 	}
 	if err := fs.plan(r); err != nil {
-		return err
+		return nameless, err
 	}
 	e, err := fs.makeLink(ctx, n, r)
-	if err := fs.ended(r, err); err != nil {
-		return err
+	err = fs.ended(r, err)
+	if storage.Is(err, storage.Stale) || storage.Is(err, storage.NotFound) { // it, or the new name's folder
+		if _, missing, _ := fs.entryAt(ctx, n, from); missing {
+			return fs.table.misses(a, n, from), err
+		}
+	}
+	if err != nil {
+		return nameless, err
 	}
 	fs.entryOut(fs.bindOwn(dir, name, e), out)
-	return nil
+	return nameless, nil
 }
 
 // makeLink counts one more name and makes it, or takes the count back. When it
@@ -113,7 +127,7 @@ func (fs *FS) beginLink(ctx context.Context, n *node, from storage.Path, op stri
 		if !storage.Is(err, storage.Changed) {
 			return begun, err
 		}
-		if err := fs.rereadAt(ctx, n, from); err != nil {
+		if _, err := fs.rereadAt(ctx, n, from); err != nil {
 			return storage.Entry{}, err
 		}
 	}

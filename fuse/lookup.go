@@ -143,36 +143,48 @@ func (fs *FS) refresh(ctx context.Context, n *node, always bool) error {
 	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxOutdated)
 }
 
-// askAgain is one try of refresh. current is false when the answer is outdated.
+// askAgain is one try of refresh, by all names of the node if need be. current is
+// false when the answer is outdated.
 func (fs *FS) askAgain(ctx context.Context, n *node) (current bool, err error) {
-	held := func(err error) error {
-		if _, opens := fs.table.state(n); opens > 0 {
-			return nil
+	f := elsewhere
+	for f == elsewhere {
+		p, done, err := fs.at(ctx, n)
+		if storage.Is(err, storage.Stale) {
+			return true, fs.held(n, err)
 		}
-		return err
+		if err != nil {
+			return true, err
+		}
+		current, f, err = fs.askAt(ctx, n, p)
+		done()
+		if current {
+			return true, err
+		}
 	}
-	p, done, err := fs.at(ctx, n)
-	if storage.Is(err, storage.Stale) {
-		return true, held(err)
-	}
-	if err != nil {
-		return true, err
-	}
-	defer done()
+	return false, nil
+}
+
+// askAt is askAgain by one name.
+func (fs *FS) askAt(ctx context.Context, n *node, p storage.Path) (current bool, f absence, err error) {
 	a := fs.table.ask()
 	defer fs.table.answered(a)
-	e, err := fs.vol.Files.Lookup(ctx, p)
-	if err == nil && (n == fs.table.root || sameFile(n, e)) {
-		return fs.table.hear(a, n, e), nil
+	e, missing, err := fs.entryAt(ctx, n, p)
+	switch {
+	case missing: // others removed or replaced it
+		f = fs.table.lost(a, n, p)
+		return f == nameless, f, fs.held(n, err)
+	case err != nil:
+		return true, doubtful, err
 	}
-	if err != nil && !storage.Is(err, storage.NotFound) {
-		return true, err
+	return fs.table.hear(a, n, e), doubtful, nil
+}
+
+// held is the error of a call on a file that is not found any more: nil when it is open.
+func (fs *FS) held(n *node, err error) error {
+	if _, opens := fs.table.state(n); opens > 0 {
+		return nil
 	}
-	// Others removed or replaced it.
-	if !fs.table.lost(a, n, p) {
-		return false, nil
-	}
-	return true, held(storage.Errorf(storage.Stale, "%q was removed or replaced by somebody else", p))
+	return err
 }
 
 // Readlink implements gofuse.RawFileSystem.

@@ -371,7 +371,7 @@ func (fs *FS) load(ctx context.Context, n *node) error {
 	if err := fs.settled(ctx); err != nil || n.loaded.Load() {
 		return err
 	}
-	for try := range maxOutdated {
+	for try := 0; try < maxOutdated; {
 		if err := pause(ctx, try); err != nil {
 			return err
 		}
@@ -382,36 +382,39 @@ func (fs *FS) load(ctx context.Context, n *node) error {
 		if err != nil {
 			return err
 		}
-		current, err := fs.loadFrom(ctx, n, p)
+		current, f, err := fs.loadFrom(ctx, n, p)
 		done()
 		if current || n.loaded.Load() {
 			return err
+		}
+		if f != elsewhere { // else it is asked for by another name at once
+			try++
 		}
 	}
 	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxOutdated)
 }
 
 // loadFrom is one try of load. current is false when the answer is outdated.
-func (fs *FS) loadFrom(ctx context.Context, n *node, p storage.Path) (current bool, err error) {
+func (fs *FS) loadFrom(ctx context.Context, n *node, p storage.Path) (current bool, f absence, err error) {
 	a := fs.table.ask()
 	defer fs.table.answered(a)
-	e, err := fs.vol.Files.Lookup(ctx, p)
-	if storage.Is(err, storage.NotFound) || err == nil && n != fs.table.root && !sameFile(n, e) {
-		if !fs.table.lost(a, n, p) {
-			return false, nil
+	e, missing, err := fs.entryAt(ctx, n, p)
+	if missing {
+		if f = fs.table.lost(a, n, p); f == nameless {
+			return true, f, n.removed(err)
 		}
-		return true, n.removed(storage.Errorf(storage.Stale, "%q was removed or replaced by somebody else", p))
+		return false, f, nil
 	}
 	if err != nil {
-		return true, err
+		return true, doubtful, err
 	}
 	if !fs.table.hear(a, n, e) {
-		return false, nil
+		return false, doubtful, nil
 	}
 	if n.inDoubt() {
 		fs.judge(ctx, n, e, false)
 	}
-	return true, nil
+	return true, doubtful, nil
 }
 
 // keep makes n a file without a name whose content is there for its handles.

@@ -100,6 +100,9 @@ func (fs *FS) removeInTurn(ctx context.Context, unique uint64, n, dir *node, nam
 	}
 	n.lose(orphan != nil)
 	fs.table.unbind(dir, name)
+	if e.Links <= 1 {
+		fs.table.bare(n)
+	}
 	fs.closedMeanwhile(ctx, n, orphan)
 	return nil
 }

@@ -159,6 +159,9 @@ func (fs *FS) renameInTurn(ctx context.Context, unique uint64, m *move) error {
 		m.target.lose(orphan != nil)
 	}
 	fs.table.move(m.source, m.dir, m.from, m.toDir, m.to)
+	if m.target != nil && m.target != m.source && m.replaced.Links <= 1 {
+		fs.table.bare(m.target)
+	}
 	if m.target != nil {
 		fs.closedMeanwhile(ctx, m.target, orphan)
 	}

@@ -64,6 +64,9 @@ func (fs *FS) bereave(n *node, held bool) {
 	kept := held && n.loaded.Load() && n.mu.entry.Links <= 1
 	n.mu.Unlock()
 	n.lose(kept)
+	if kept {
+		fs.table.bare(n)
+	}
 }
 
 // spare takes back that n, which may be nil, was to become an orphan.

@@ -301,11 +301,9 @@ func (t *table) pathLocked(n *node) (storage.Path, error) {
 		return "", nil
 	}
 	for at := range n.links.names {
-		up, err := t.pathLocked(at.dir)
-		if err != nil {
-			return "", err
+		if up, err := t.pathLocked(at.dir); err == nil { // else another name may be in a folder that has one
+			return up.Join(at.name), nil
 		}
-		return up.Join(at.name), nil
 	}
 	return "", storage.Errorf(storage.Stale, "node %d has no name any more", n.id)
 }

@@ -44,23 +44,19 @@ func (fs *FS) renewed(ctx context.Context, n *node, e storage.Entry, gone error)
 		return nil
 	}
 	stale := storage.Errorf(storage.Stale, "%w", gone)
-	p, done, err := fs.at(ctx, n)
-	if storage.Is(err, storage.Stale) {
-		return stale
-	}
-	if err != nil {
-		return err
-	}
-	defer done()
 	a := fs.table.ask()
 	defer fs.table.answered(a)
-	now, err := fs.vol.Files.Lookup(ctx, p)
+	var now storage.Entry
+	err := fs.byName(ctx, n, func(p storage.Path) (missing bool, err error) {
+		now, missing, err = fs.entryAt(ctx, n, p)
+		return missing, err
+	})
 	switch {
-	case storage.Is(err, storage.NotFound):
+	case storage.Is(err, storage.Stale):
 		return stale
 	case err != nil:
 		return err
-	case !sameFile(n, now) || equalContent(now, e):
+	case equalContent(now, e):
 		return stale
 	case !now.Native && n.dirty(): // S3 put another object in its place: the commit has to see that
 		return stale
