@@ -280,6 +280,7 @@ func TestFreeingHoldsNobody(t *testing.T) {
 	v.Chunks = stuck
 	c := mount(t, v)
 	defer close(stuck.free)
+	defer close(gate.gate) // what the test leaves is committed
 	id, st := c.create(1, "f")
 	c.ok("create", st)
 	c.stream(id, streamed(storage.ChunkSize), 0)

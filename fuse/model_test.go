@@ -5,16 +5,30 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	gofuse "github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/holdfast-csi/holdfast/storage"
 	"github.com/holdfast-csi/holdfast/storage/memory"
 )
+
+// seedOf draws the seed of a test, or takes that of HOLDFAST_SEED, and logs it.
+func seedOf(t *testing.T) uint64 {
+	t.Helper()
+	seed, err := strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64)
+	if err != nil {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d", seed)
+	return seed
+}
 
 // caller speaks to a file system as the kernel does.
 type caller struct {
@@ -36,7 +50,11 @@ func mount(t *testing.T, v storage.Volume) *caller {
 	}
 	fs.Start(silent{})
 	t.Cleanup(func() {
-		if err := fs.Close(t.Context()); err != nil && !storage.IsContext(err) {
+		// The test's own context has ended by now, and a close that is cut short leaves
+		// what is to be committed or kept aside.
+		ctx, done := context.WithTimeout(context.WithoutCancel(t.Context()), 20*time.Second)
+		defer done()
+		if err := fs.Close(ctx); err != nil {
 			t.Errorf("close: %v", err)
 		}
 		if fs.memory.Load() != 0 {
