@@ -204,9 +204,7 @@ func TestUploadsAreBounded(t *testing.T) {
 // TestStreamTakeOver streams a large file and overwrites it here and there while
 // the mounter dies: what was uploaded is not lost, and nothing is left over.
 func TestStreamTakeOver(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 6))
+	rng := rand.New(rand.NewPCG(seedOf(t), 6))
 	bucket := memory.NewBucket(1 << 30)
 	c := begin(t, bucket.Volume())
 	id, st := c.create(1, "f")

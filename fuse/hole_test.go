@@ -57,8 +57,7 @@ func (c *caller) holes(node uint64, content []byte) (in int64) {
 // TestHolesModel writes, grows, cuts, punches and zeroes one file at random, with
 // commits and deaths of the mounter between, and compares it with bytes in memory.
 func TestHolesModel(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	bucket := memory.NewBucket(1 << 30)
 	c := begin(t, bucket.Volume())

@@ -56,8 +56,7 @@ func (f *countMerges) Update(ctx context.Context, p storage.Path, e storage.Entr
 // and none that nobody names.
 func TestMergingUnnoticed(t *testing.T) {
 	const blocks = 512
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := seedOf(t)
 	bucket := memory.NewBucket(1 << 30)
 	var first []byte
 	for i := range blocks {

@@ -155,8 +155,7 @@ func (c *caller) ok(what string, st gofuse.Status) {
 func TestContentModel(t *testing.T) {
 	for _, limit := range []int64{4096, 3 << 20} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			seed := rand.Uint64()
-			t.Logf("seed %d", seed)
+			seed := seedOf(t)
 			rng := rand.New(rand.NewPCG(seed, 2))
 			bucket := memory.NewBucket(1 << 30)
 			a, b := mount(t, bucket.Volume()), mount(t, bucket.Volume())

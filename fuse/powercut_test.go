@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -205,11 +204,7 @@ func (c *caller) powerCut(d *disk, r remains) (*caller, *disk) {
 // volume of durability node, and the power goes at random, or the mounter dies. What
 // was fsynced is there, under its name, or what was written over it since.
 func TestSyncedOutlivesThePower(t *testing.T) {
-	seed := rand.Uint64()
-	if s, err := strconv.ParseUint(os.Getenv("HOLDFAST_SEED"), 10, 64); err == nil {
-		seed = s
-	}
-	t.Logf("seed %d", seed)
+	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 5))
 	bucket := memory.NewBucket(1 << 30)
 	c, d := beginOnDisk(t, bucket.Volume(), t.TempDir(), time.Hour, true)

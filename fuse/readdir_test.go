@@ -74,8 +74,7 @@ func (c *caller) list(dir uint64) ([]string, gofuse.Status) {
 // mounter dies: behind each cookie every name that was there all the time comes
 // once, and no name comes twice.
 func TestCookies(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 6))
 	bucket := memory.NewBucket(1 << 30)
 	other := bucket.Volume()

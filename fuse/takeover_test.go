@@ -73,8 +73,7 @@ func begin(t *testing.T, v storage.Volume) *caller {
 // the time, while the mounter dies at random: every acknowledged byte is read
 // back, by the handles that were open before.
 func TestTakeOverModel(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := seedOf(t)
 	rng := rand.New(rand.NewPCG(seed, 4))
 	bucket := memory.NewBucket(1 << 30)
 	c := begin(t, bucket.Volume())

@@ -20,8 +20,7 @@ import (
 // TestTreeKeepsApart: nobody works within a subtree that is held alone, whatever
 // comes in which order, and everybody comes to his turn.
 func TestTreeKeepsApart(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
+	seed := seedOf(t)
 	tr := newTree()
 	all := []storage.Path{"a", "b", "a/b", "a/b/c", "a/d", "e/f", "ab"}
 	var at [7]atomic.Int32 // who works at a path, alone counts a thousand
