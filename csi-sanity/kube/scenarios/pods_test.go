@@ -78,6 +78,21 @@ spec: {storageClassName: e2e-noexec, accessModes: [ReadWriteOnce], resources: {r
 ---
 `
 
+// many is how many volumes one pod has.
+const many = 20
+
+func manyClaim(i int) string { return fmt.Sprintf("many-%02d", i) }
+
+// manyVolumes is a pod with all of them, beneath /many.
+func manyVolumes() shape {
+	var mounts, volumes []string
+	for i := range many {
+		mounts = append(mounts, fmt.Sprintf("{name: %[1]s, mountPath: /many/%[1]s}", manyClaim(i)))
+		volumes = append(volumes, fmt.Sprintf("{name: %[1]s, persistentVolumeClaim: {claimName: %[1]s}}", manyClaim(i)))
+	}
+	return shape{name: "many", mounts: "[" + strings.Join(mounts, ", ") + "]", volumes: "[" + strings.Join(volumes, ", ") + "]"}
+}
+
 // shapes are the pods that start at once.
 func shapes() string {
 	all := []shape{
@@ -92,11 +107,7 @@ func shapes() string {
 			main:   "env: [{name: NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]",
 			mounts: "[{name: data, mountPath: /whole}, {name: data, mountPath: /one, subPath: logs}, {name: data, mountPath: /two, subPathExpr: $(NAME)/deep}]", volumes: claimed("paths"),
 		},
-		{
-			name:    "several",
-			mounts:  "[{name: a, mountPath: /a}, {name: b, mountPath: /b}, {name: c, mountPath: /c}]",
-			volumes: "[{name: a, persistentVolumeClaim: {claimName: several-a}}, {name: b, persistentVolumeClaim: {claimName: several-b}}, {name: c, persistentVolumeClaim: {claimName: several-c}}]",
-		},
+		manyVolumes(),
 		{
 			name: "inline", mounts: dataMount, volumes: inlineVolume,
 		},
@@ -112,10 +123,13 @@ func shapes() string {
 	var manifest strings.Builder
 	manifest.WriteString(noexecClass)
 	for name, mode := range map[string]string{
-		"group": "ReadWriteOnce", "paths": "ReadWriteOnce", "several-a": "ReadWriteOnce", "several-b": "ReadWriteMany", "several-c": "ReadWriteOncePod",
-		"shared": "ReadWriteMany", "alone": "ReadWriteOncePod", "one-node": "ReadWriteOnce",
+		"group": "ReadWriteOnce", "paths": "ReadWriteOnce", "shared": "ReadWriteMany", "alone": "ReadWriteOncePod", "one-node": "ReadWriteOnce",
 	} {
 		manifest.WriteString(claim(name, mode))
+	}
+	for i := range many {
+		modes := []string{"ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"}
+		manifest.WriteString(claim(manyClaim(i), modes[i%len(modes)]))
 	}
 	for _, s := range all {
 		manifest.WriteString(s.String())
@@ -124,7 +138,7 @@ func shapes() string {
 }
 
 // podShapes is what pods ask of volumes: owners and groups, parts of a volume,
-// several of them, volumes of their own, reading alone, one pod or one node alone.
+// many of them, volumes of their own, reading alone, one pod or one node alone.
 func podShapes(t *testing.T) {
 	space := "--namespace=" + newNamespace(t)
 	t.Cleanup(func() { remove(t, "storageclass/e2e-noexec") })
@@ -139,7 +153,7 @@ func podShapes(t *testing.T) {
 	}{
 		{"NonRootGroupReadOnlyRoot", checkGroup},
 		{"SubPaths", checkPaths},
-		{"SeveralVolumes", checkSeveral},
+		{"ManyVolumes", checkMany},
 		{"Inline", checkInline},
 		{"ReadOnlyInThePod", checkViewer}, // ends with checkStatic, which removes its pod
 		{"MountOptionsOfAClass", func(t *testing.T, space string) { checkNoexec(t, space, "noexec") }},
@@ -214,9 +228,14 @@ func checkPaths(t *testing.T, space string) {
 	}
 }
 
-func checkSeveral(t *testing.T, space string) {
-	if got, want := inPod(t, space, "several", "for v in a b c; do echo $v > /$v/only-$v; done; cd /; ls a b c"), "a:\nonly-a\n\nb:\nonly-b\n\nc:\nonly-c"; got != want {
-		t.Errorf("three volumes of a pod hold %q, want %q", got, want)
+func checkMany(t *testing.T, space string) {
+	inPod(t, space, "many", "cd /many && for v in *; do echo $v > $v/file; done")
+	var want []string
+	for i := range many {
+		want = append(want, fmt.Sprintf("%[1]s/file:%[1]s", manyClaim(i)))
+	}
+	if got := inPod(t, space, "many", "cd /many && grep . */*"); got != strings.Join(want, "\n") {
+		t.Errorf("%d volumes of a pod hold\n%s\nwant\n%s", many, got, strings.Join(want, "\n"))
 	}
 }
 
