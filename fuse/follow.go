@@ -118,16 +118,6 @@ func (f *follower) promised(n *node) {
 	}
 }
 
-// idle reports whether nothing waits.
-func (f *follower) idle() bool {
-	if f == nil {
-		return true
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.mu.of) == 0
-}
-
 // owes reports whether something waits, or does by the journal that is on the disk.
 func (f *follower) owes() bool {
 	if f == nil {

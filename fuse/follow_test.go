@@ -64,6 +64,13 @@ func (c gatedChunks) Write(ctx context.Context, near storage.Path, b []byte) (st
 	return c.Chunks.Write(ctx, near, b)
 }
 
+// idle reports whether nothing waits.
+func (f *follower) idle() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.mu.of) == 0
+}
+
 // stored is what the store has of a file.
 func stored(t *testing.T, v storage.Volume, name string) []byte {
 	t.Helper()

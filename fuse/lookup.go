@@ -127,56 +127,40 @@ func (fs *FS) AttrNow(id uint64, out *gofuse.AttrOut) bool {
 // any case when always is set. A file that is open and has lost its name, or
 // whose name now stands for another file, is shown as it was.
 func (fs *FS) refresh(ctx context.Context, n *node, always bool) error {
-	for try := range maxOutdated {
-		if err := pause(ctx, try); err != nil {
-			return err
+	next := false // another name of the same question
+	return n.eachName(ctx, func() (absence, error) {
+		if !next && n.fresh(fs.ttl()) && !(always && !n.dirty()) {
+			return nameless, nil
 		}
-		if n.fresh(fs.ttl()) && !(always && !n.dirty()) {
-			return nil
-		}
-		current, err := fs.askAgain(ctx, n)
-		if current {
-			return err
-		}
-		always = false // what outdated the answer is newer than the question
-	}
-	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxOutdated)
-}
-
-// askAgain is one try of refresh, by all names of the node if need be. current is
-// false when the answer is outdated.
-func (fs *FS) askAgain(ctx context.Context, n *node) (current bool, err error) {
-	f := elsewhere
-	for f == elsewhere {
 		p, done, err := fs.at(ctx, n)
 		if storage.Is(err, storage.Stale) {
-			return true, fs.held(n, err)
+			return nameless, fs.held(n, err)
 		}
 		if err != nil {
-			return true, err
+			return nameless, err
 		}
-		current, f, err = fs.askAt(ctx, n, p)
-		done()
-		if current {
-			return true, err
-		}
-	}
-	return false, nil
+		defer done()
+		f, err := fs.askAt(ctx, n, p)
+		next = f == elsewhere
+		always = always && next // what outdated the answer is newer than the question
+		return f, err
+	})
 }
 
-// askAt is askAgain by one name.
-func (fs *FS) askAt(ctx context.Context, n *node, p storage.Path) (current bool, f absence, err error) {
+// askAt is one try of refresh, for eachName: by the name p.
+func (fs *FS) askAt(ctx context.Context, n *node, p storage.Path) (absence, error) {
 	a := fs.table.ask()
 	defer fs.table.answered(a)
 	e, missing, err := fs.entryAt(ctx, n, p)
 	switch {
 	case missing: // others removed or replaced it
-		f = fs.table.lost(a, n, p)
-		return f == nameless, f, fs.held(n, err)
+		return fs.table.lost(a, n, p), fs.held(n, err)
 	case err != nil:
-		return true, doubtful, err
+		return nameless, err
+	case !fs.table.hear(a, n, e):
+		return doubtful, nil
 	}
-	return fs.table.hear(a, n, e), doubtful, nil
+	return nameless, nil
 }
 
 // held is the error of a call on a file that is not found any more: nil when it is open.

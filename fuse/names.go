@@ -21,7 +21,8 @@ const (
 	doubtful absence = iota
 	// elsewhere: it has another name, by which it is to be asked for.
 	elsewhere
-	// nameless: it has no other one that we know of.
+	// nameless: it has no other one that we know of. To eachName it says that there is
+	// nothing to go on with, be it done, failed or lost.
 	nameless
 )
 

@@ -371,50 +371,45 @@ func (fs *FS) load(ctx context.Context, n *node) error {
 	if err := fs.settled(ctx); err != nil || n.loaded.Load() {
 		return err
 	}
-	for try := 0; try < maxOutdated; {
-		if err := pause(ctx, try); err != nil {
-			return err
-		}
+	return n.eachName(ctx, func() (absence, error) {
 		p, done, err := fs.at(ctx, n)
 		if storage.Is(err, storage.Stale) {
-			return n.removed(err)
+			return nameless, n.removed(err)
 		}
 		if err != nil {
-			return err
+			return nameless, err
 		}
-		current, f, err := fs.loadFrom(ctx, n, p)
-		done()
-		if current || n.loaded.Load() {
-			return err
+		defer done()
+		f, err := fs.loadFrom(ctx, n, p)
+		if n.loaded.Load() { // by somebody else, if not here
+			f = nameless
 		}
-		if f != elsewhere { // else it is asked for by another name at once
-			try++
-		}
-	}
-	return storage.Errorf(storage.Busy, "node %d was changed %d times meanwhile", n.id, maxOutdated)
+		return f, err
+	})
 }
 
-// loadFrom is one try of load. current is false when the answer is outdated.
-func (fs *FS) loadFrom(ctx context.Context, n *node, p storage.Path) (current bool, f absence, err error) {
+// loadFrom is one try of load, for eachName: by the name p.
+func (fs *FS) loadFrom(ctx context.Context, n *node, p storage.Path) (absence, error) {
 	a := fs.table.ask()
 	defer fs.table.answered(a)
 	e, missing, err := fs.entryAt(ctx, n, p)
 	if missing {
-		if f = fs.table.lost(a, n, p); f == nameless {
-			return true, f, n.removed(err)
+		f := fs.table.lost(a, n, p)
+		if f != nameless {
+			return f, nil
 		}
-		return false, f, nil
+		return f, n.removed(err)
 	}
 	if err != nil {
-		return true, doubtful, err
+		return nameless, err
 	}
 	if !fs.table.hear(a, n, e) {
-		return false, doubtful, nil
+		return doubtful, nil
 	}
 	if n.inDoubt() {
 		fs.judge(ctx, n, e, false)
 	}
-	return true, doubtful, nil
+	return nameless, nil
 }
 
 // keep makes n a file without a name whose content is there for its handles.
